@@ -1,0 +1,118 @@
+# pymig's commands. The CLI behind them is .venv/bin/pymig; `make setup` makes it.
+# On a server of your own: make migrate SHIP=x DATABASE_URL=postgresql://…
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYMIG := $(VENV)/bin/pymig
+SETUP := $(VENV)/.setup
+SETUP_BENCH := $(VENV)/.setup-bench
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
+
+# The first Python that is new enough; PYTHON=… chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+    "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; \
+    done)
+
+# Given on the command line or in the environment; the recipes read them as shell variables, so that
+# a name with blanks or quotes arrives as it is.
+export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY REPAIR DATABASE_URL MINUTES SEED
+SHIP ?= all
+source = $(if $(SOURCE),--source "$$SOURCE")
+ship = --ship "$$SHIP" $(source)
+workers = $(if $(WORKERS),--workers "$$WORKERS")
+how = $(if $(COLUMN_TYPES),--column-types "$$COLUMN_TYPES") $(if $(STRATEGY),--strategy "$$STRATEGY")
+
+# Major versions of PostgreSQL on this system that the tests run on, besides the embedded 18.
+SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
+    $(wildcard /usr/lib/postgresql/*/bin/initdb)))
+PYTEST = $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+
+.PHONY: help setup install uninstall plan migrate verify status worker rollback demo stop clean \
+    test lint format bench soak docs
+
+help: ## This list
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
+	    | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo '  SHIP= one, a comma list, or all (default). SOURCE= WORKERS= COLUMN_TYPES=text|native'
+	@echo '  STRATEGY=auto|transpose|crosstab|json|filter. DATABASE_URL= or PG*: a server of your own.'
+
+setup: $(SETUP) ## Make .venv with everything in it (the others do it when needed)
+
+$(SETUP): pyproject.toml .ci/constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo 'pymig needs Python 3.11 or newer; set PYTHON=…' >&2; exit 1; }
+	@echo 'Setting up $(VENV) …'
+	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) -e '.[server,test]'
+	@touch $@
+
+$(SETUP_BENCH): $(SETUP)
+	@$(PIP_INSTALL) -e '.[server,test,bench]'
+	@touch $@
+
+install: $(SETUP) ## Install pymig's schema into the database
+	@$(PYMIG) install
+
+uninstall: $(SETUP) ## Remove it; the narrow table stays as it is
+	@$(PYMIG) uninstall
+
+plan: $(SETUP) ## What a migration of SHIP would do; changes nothing
+	@$(PYMIG) plan $(ship)
+
+migrate: $(SETUP) ## Migrate SHIP while data arrives, and verify it
+	@$(PYMIG) migrate $(ship) $(workers) $(how)
+
+verify: $(SETUP) ## Compare every cell of SHIP; REPAIR=1 mends differences
+	@$(PYMIG) verify $(ship) $(if $(filter-out 0,$(REPAIR)),--repair)
+
+status: $(SETUP) ## State, progress and sync lag of every ship
+	@$(PYMIG) status $(source)
+
+worker: $(SETUP) ## Keep wide equal to narrow, until Ctrl-C
+	@$(PYMIG) worker $(source)
+
+rollback: $(SETUP) ## Undo the migration of SHIP
+	@$(PYMIG) rollback $(ship)
+
+demo: $(SETUP) ## A simulated fleet, migrated live and verified, on an embedded server
+	@$(PYMIG) demo $(workers)
+
+stop: ## Stop the embedded server
+	@if [ -x $(PYMIG) ]; then $(PYMIG) server stop; else echo 'Nothing to stop: no $(VENV).'; fi
+
+clean: ## Remove the embedded server with its data, and caches (not .venv)
+	@if [ -x $(PYMIG) ]; then $(PYMIG) server clean; fi
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+test: test-18 $(SYSTEM_PG:%=test-%) ## All tests on PostgreSQL 18 and the system's (ARGS= for pytest)
+
+test-18: $(SETUP)
+	@PYMIG_TEST_PG=18-embedded $(PYTEST)
+
+test-%: $(SETUP) ## On one version: test-18 (embedded), test-15 (/usr/lib/postgresql/15)
+	@PYMIG_TEST_PG=/usr/lib/postgresql/$*/bin $(PYTEST)
+
+lint: $(SETUP) ## ruff and mypy
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy $(wildcard pymig tests bench)
+
+format: $(SETUP) ## Format the Python code
+	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff format
+
+bench: $(SETUP_BENCH) ## Measure; ratios against the read floor and other tools
+	@$(PY) -m bench $(ARGS)
+
+soak: $(SETUP) ## The oracle stress for MINUTES= from SEED=
+	@$(PY) -m tests.soak $(if $(MINUTES),--minutes "$$MINUTES") $(if $(SEED),--seed "$$SEED")
+
+docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI
+	@$(PY) -m docs

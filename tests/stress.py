@@ -1,0 +1,402 @@
+"""T1: migrate while everything happens at once, then let the oracle judge.
+
+`run_stress(Config(url=..., seed=7))` on a database of its own: creates a narrow table, starts
+writers (tests/stress_writers.py), and meanwhile arms, backfills, drains, verifies, rolls back and
+migrates again on many connections that are killed at random. At the end the queue is drained and
+the wide tables must equal the narrow table cell by cell.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from tests.oracle import difference
+from tests.stress_writers import (
+    SESSION_SETTINGS,
+    SHIPS,
+    SOURCE,
+    TABLE,
+    Reader,
+    Resolver,
+    World,
+    Writer,
+    create_table,
+    narrow,
+)
+
+STRATEGIES = ("auto", "transpose", "crosstab", "json", "filter")
+MIGRATING = frozenset({"syncing", "backfilled", "verified"})
+DRAIN_SECONDS = 90.0
+KILLED = frozenset({None, "57P01", "57014"})
+BUSY = frozenset({"40001", "40P01", "55P03"})
+
+
+class StressError(AssertionError):
+    """What went wrong, with everything needed to run it again."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Fields left None are drawn from the seed."""
+
+    url: str
+    seed: int
+    seconds: float = 3.0
+    column_types: str | None = None
+    strategy: str | None = None
+    duplicates: bool | None = None
+    new_entities: str | None = None
+    bucket: str | None = None
+    kill: bool | None = None
+    writers: int = 4
+    control: bool = False
+    """Load without pymig: what the writers do to themselves."""
+
+    def drawn(self) -> Config:
+        """The same run with nothing left open."""
+        rng = World(self.url, self.seed).rng("config")
+        drawn: dict[str, Any] = {
+            "column_types": rng.choice(["text", "native"]),
+            "strategy": rng.choice(STRATEGIES),
+            "duplicates": rng.random() < 0.3,
+            "new_entities": rng.choice(["ask", "auto"]),
+            "bucket": rng.choice(["1 hour", "10 minutes", "7 minutes"]),
+            "kill": rng.random() < 0.6,
+        }
+        return replace(self, **{k: v for k, v in drawn.items() if getattr(self, k) is None})
+
+    def __str__(self) -> str:
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "url"}
+        return " ".join(f"{name}={value}" for name, value in rest.items())
+
+
+class Surface:
+    """The SQL surface of pymig as the stress uses it, on one connection."""
+
+    def __init__(self, conn: psycopg.Connection[Any], config: Config) -> None:
+        self.conn, self.config = conn, config
+
+    def register(self) -> None:
+        """Describe the stress table to pymig."""
+        self.conn.execute(
+            "CALL pymig.register_source(p_source => %s, p_narrow => %s::regclass,"
+            " p_entity_column => 'ship_id', p_channel_column => 'data_channel_id',"
+            " p_time_column => 'created_time',"
+            " p_value_columns => '{double_v,long_v,str_v,bool_v}',"
+            ' p_format_column => \'value_format\', p_formats => \'{"Decimal":"double_v",'
+            ' "Integer":"long_v","String":"str_v","Boolean":"bool_v"}\','
+            " p_tie_break => %s::text[], p_bucket => %s::interval, p_column_types => %s,"
+            " p_new_entities => %s)",
+            [
+                SOURCE,
+                TABLE,
+                list(narrow(bool(self.config.duplicates)).tie_break),
+                self.config.bucket,
+                self.config.column_types,
+                self.config.new_entities,
+            ],
+        )
+
+    def start_sync(self, ship: str) -> None:
+        """Arm the source and plan the ship."""
+        self.conn.execute(
+            "CALL pymig.start_sync(%s, p_source => %s, p_column_types => %s, p_strategy => %s)",
+            [ship, SOURCE, self.config.column_types, self.config.strategy],
+        )
+
+    def backfill_chunk(self, ship: str) -> bool:
+        """Move one chunk; False when there was none to move."""
+        cursor = self.conn.execute(
+            "SELECT * FROM pymig.backfill_chunk(%s, p_source => %s)", [ship, SOURCE]
+        )
+        row = cursor.fetchone()
+        return row is not None and any(value is not None for value in row)
+
+    def backfill(self, ship: str) -> None:
+        """Move every chunk."""
+        self.conn.execute("CALL pymig.backfill(%s, p_source => %s)", [ship, SOURCE])
+
+    def verify(self, ship: str) -> None:
+        """Compare every cell; a difference is an exception or an alarm."""
+        self.conn.execute("CALL pymig.verify(%s, p_source => %s)", [ship, SOURCE])
+
+    def alarms(self) -> list[str]:
+        """Buckets that verify found different."""
+        rows = self.conn.execute(
+            "SELECT v.* FROM pymig.verification v WHERE v.source = %s AND v.differences > 0",
+            [SOURCE],
+        )
+        return [repr(row) for row in rows]
+
+    def sync_pending(self) -> None:
+        """One pass of the worker."""
+        self.conn.execute("CALL pymig.sync_pending()")
+
+    def roll_back(self, ship: str) -> None:
+        """Drop the ship's wide tables."""
+        self.conn.execute("CALL pymig.roll_back(%s, p_source => %s)", [ship, SOURCE])
+
+    def look(self) -> None:
+        """What people look at meanwhile."""
+        self.conn.execute("SELECT * FROM pymig.status")
+        self.conn.execute("SELECT * FROM pymig.plan(%s, p_source => %s)", [SHIPS[0], SOURCE])
+
+    def states(self) -> dict[str, str]:
+        """State by entity."""
+        rows = self.conn.execute(
+            "SELECT e.entity::text, e.state::text FROM pymig.entity e WHERE e.source = %s",
+            [SOURCE],
+        )
+        return dict(rows.fetchall())
+
+    def pending(self) -> int:
+        """Keys not yet recomputed."""
+        row = self.conn.execute("SELECT count(*) FROM pymig.pending").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+class Control(threading.Thread):
+    """One of pymig's sessions; it may be killed at any moment and begins again."""
+
+    def __init__(self, world: World, config: Config, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.world, self.config = world, config
+        self.rng = world.rng(name)
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            try:
+                with connected(self.config, f"pymig {self.name}") as conn:
+                    for setting in self.rng.sample(SESSION_SETTINGS, self.rng.randint(0, 2)):
+                        conn.execute(setting)
+                    self.session(Surface(conn, self.config))
+            except psycopg.Error as error:
+                self.judge(error)
+            except Exception as error:
+                self.world.fail(f"{self.name}: {error!r}")
+                return
+            self.done.wait(0.02)
+
+    def session(self, pymig: Surface) -> None:
+        """Work until `done`; any exception ends this session."""
+        raise NotImplementedError
+
+    def judge(self, error: psycopg.Error) -> None:
+        """Killed or refused in pymig's own words is part of the game; anything else is not."""
+        state = error.sqlstate
+        if state is None or state in KILLED | BUSY or state.startswith("PM"):
+            self.world.count(f"{self.name.split()[0]} stopped by {state}")
+        else:
+            self.world.fail(
+                f"{self.name}: {state} {error.diag.message_primary}"
+                f" | detail {error.diag.message_detail} | context {error.diag.context}"
+            )
+
+
+class Worker(Control):
+    """The loop of `pymig worker`."""
+
+    def session(self, pymig: Surface) -> None:
+        while not self.done.is_set():
+            pymig.sync_pending()
+            self.world.count("sync passes")
+            self.done.wait(self.rng.random() * 0.1)
+
+
+class Mover(Control):
+    """The loop of one backfill worker over all ships."""
+
+    def session(self, pymig: Surface) -> None:
+        while not self.done.is_set():
+            started = [s for s, state in pymig.states().items() if state == "syncing"]
+            moved = False
+            for ship in self.rng.sample(started, len(started)):
+                moved |= pymig.backfill_chunk(ship)
+            if moved:
+                self.world.count("rounds of chunks")
+            self.done.wait(self.rng.random() * (0.02 if moved else 0.1))
+
+
+class Director(Control):
+    """A DBA who starts, completes, verifies, rolls back and starts again."""
+
+    def session(self, pymig: Surface) -> None:
+        while not self.done.wait(self.rng.random() * 0.4):
+            states = pymig.states()
+            ship = self.rng.choice(SHIPS)
+            state = states.get(ship)
+            if state in ("backfilled", "verified") and self.rng.random() < 0.7:
+                self.verify(pymig, ship)
+            elif state in ("syncing", "backfilled", "verified"):
+                if self.rng.random() < 0.3:
+                    pymig.roll_back(ship)
+                    self.world.count("rollbacks of ships")
+                elif self.rng.random() < 0.5:
+                    pymig.backfill(ship)
+                else:
+                    pymig.look()
+            else:
+                pymig.start_sync(ship)
+                self.world.count("starts")
+
+    def verify(self, pymig: Surface, ship: str) -> None:
+        """Under load there must be no false alarm; a true one is as bad."""
+        pymig.verify(ship)
+        self.world.count("verified under load")
+        for alarm in pymig.alarms():
+            self.world.fail(f"alarm under load: {alarm}")
+
+
+class Killer(Control):
+    """Ends pymig's sessions."""
+
+    def session(self, pymig: Surface) -> None:
+        pymig.conn.execute("SET application_name = 'stress killer'")
+        while not self.done.wait(0.1 + self.rng.random() * 0.3):
+            verb = "cancel" if self.rng.random() < 0.3 else "terminate"
+            pymig.conn.execute(
+                sql.SQL(
+                    "SELECT {} (a.pid) FROM pg_stat_activity a"
+                    " WHERE a.application_name LIKE 'pymig%' AND a.datname = current_database()"
+                    " ORDER BY random() LIMIT 1"
+                ).format(sql.Identifier(f"pg_{verb}_backend"))
+            )
+            self.world.count("kills")
+
+
+@contextmanager
+def connected(config: Config, name: str) -> Iterator[psycopg.Connection[Any]]:
+    """An autocommit connection with a name that the killer knows."""
+    with psycopg.connect(
+        config.url, autocommit=True, application_name=name, prepare_threshold=None
+    ) as conn:
+        yield conn
+
+
+def run_stress(config: Config) -> dict[str, int]:
+    """Run, stop, drain, compare. Returns what happened how often; raises StressError."""
+    config = config.drawn()
+    world = World(config.url, config.seed, duplicates=bool(config.duplicates))
+    rng = world.rng("run")
+    try:
+        with connected(config, "stress main") as conn:
+            _prepare(conn, world, config)
+            if rng.random() < 0.35:
+                world.truncate_at = time.monotonic() + rng.random() * config.seconds
+            ingest: list[threading.Thread] = [Writer(world, n) for n in range(config.writers)]
+            ingest.append(Resolver(world))
+            controls = [] if config.control else _controls(world, config)
+            if controls:
+                ingest.append(Reader(world))
+            for thread in (*ingest, *controls):
+                thread.start()
+            time.sleep(config.seconds)
+            _stop(world, ingest, controls)
+            Resolver(world).resolve(conn)
+            if not config.control:
+                _finish(conn, world, config)
+    except psycopg.Error as error:
+        world.fail(f"main: {error.sqlstate} {error} | context {error.diag.context}")
+    if world.counts["commits"] < 20:
+        world.fail("the writers hardly wrote")
+    if world.failures:
+        raise StressError(_report(world, config))
+    world.counts["slowest ms"] = round(world.slowest * 1000)
+    return dict(world.counts)
+
+
+def _report(world: World, config: Config) -> str:
+    lines = "\n  ".join(world.failures)
+    counts = ", ".join(f"{name} {times}" for name, times in sorted(world.counts.items()))
+    return f"seed {config.seed} failed ({config})\n  {lines}\n  happened: {counts}"
+
+
+def _prepare(conn: psycopg.Connection[Any], world: World, config: Config) -> None:
+    if conn.execute("SHOW max_prepared_transactions").fetchone() == ("0",):
+        world.counts["2pc off"] = 1
+    create_table(conn, world)
+    if not config.control:
+        if conn.execute("SELECT to_regnamespace('pymig')").fetchone() == (None,):
+            from pymig.install import install
+
+            install(config.url)
+        Surface(conn, config).register()
+
+
+def _controls(world: World, config: Config) -> list[Control]:
+    controls: list[Control] = [
+        Director(world, config, "director"),
+        Worker(world, config, "worker 1"),
+        Worker(world, config, "worker 2"),
+        Mover(world, config, "mover 1"),
+        Mover(world, config, "mover 2"),
+    ]
+    return [*controls, Killer(world, config, "killer")] if config.kill else controls
+
+
+def _stop(world: World, ingest: list[threading.Thread], controls: list[Control]) -> None:
+    """The writers first, then the killer, so that the others stop by themselves."""
+    world.stop.set()
+    for thread in ingest:
+        thread.join(30)
+        if thread.is_alive():
+            world.fail(f"{thread.name} hangs: {getattr(thread, 'doing', '')}")
+    for control in reversed(controls):
+        control.done.set()
+        control.join(60)
+        if control.is_alive():
+            world.fail(f"{control.name} hangs")
+
+
+def _finish(conn: psycopg.Connection[Any], world: World, config: Config) -> None:
+    """Complete what the chaos left, drain, and compare before and after verify."""
+    pymig = Surface(conn, config)
+    ships = {row[0] for row in conn.execute(f"SELECT DISTINCT ship_id FROM {TABLE}")}
+    _complete(pymig, world, ships)
+    _compare(conn, world, config, "oracle")
+    for ship in _migrating(pymig):
+        pymig.verify(ship)
+    for alarm in pymig.alarms():
+        world.fail(f"alarm at the end: {alarm}")
+    states = pymig.states()
+    for ship in ships if config.new_entities == "auto" else ships.intersection(SHIPS):
+        if states.get(ship) != "verified":
+            world.fail(f"{ship!r} ends as {states.get(ship)}")
+    _compare(conn, world, config, "oracle after verify")
+
+
+def _complete(pymig: Surface, world: World, ships: set[str]) -> None:
+    for ship in ships.intersection(SHIPS).difference(_migrating(pymig)):
+        pymig.start_sync(ship)
+    for _ in range(2):  # the worker may adopt a ship while it drains: nobody backfills it but we
+        for ship in _migrating(pymig):
+            pymig.backfill(ship)
+        _drain(pymig, world)
+
+
+def _migrating(pymig: Surface) -> list[str]:
+    return [ship for ship, state in pymig.states().items() if state in MIGRATING]
+
+
+def _compare(conn: psycopg.Connection[Any], world: World, config: Config, who: str) -> None:
+    for line in difference(conn, narrow(bool(config.duplicates))):
+        world.fail(f"{who}: {line}")
+
+
+def _drain(pymig: Surface, world: World) -> None:
+    end = time.monotonic() + DRAIN_SECONDS
+    while (left := pymig.pending()) > 0:
+        if time.monotonic() > end:
+            world.fail(f"{left} keys still pending after {DRAIN_SECONDS:.0f} s")
+            return
+        pymig.sync_pending()

@@ -21,8 +21,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # Given on the command line or in the environment; the recipes read them as shell variables, so that
 # a name with blanks or quotes arrives as it is.
-export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY REPAIR DATABASE_URL MINUTES SEED
 SHIP ?= all
+export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY REPAIR DATABASE_URL MINUTES SEED
 source = $(if $(SOURCE),--source "$$SOURCE")
 ship = --ship "$$SHIP" $(source)
 workers = $(if $(WORKERS),--workers "$$WORKERS")

@@ -59,6 +59,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
 _FAST_SETTINGS: Final[Mapping[str, str]] = {
     "fsync": "off",
     "full_page_writes": "off",
+    "max_wal_size": "512MB",
     "shared_buffers": "128MB",
 }
 
@@ -266,7 +267,7 @@ class Cluster:
         self.start()
 
     def kill(self) -> None:
-        """SIGKILL every process of the server, as the kernel's OOM killer would."""
+        """SIGKILL every process of the server. The next start frees its shared memory."""
         while pids := self.processes():
             for pid in pids:
                 with suppress(ProcessLookupError):

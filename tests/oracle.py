@@ -42,6 +42,7 @@ class Fault(Enum):
     OTHER_COLUMN = "value in another column than the format says"
     AMBIGUOUS = "more than one value column is set"
     MISFIT = "value does not fit the column's type"
+    NO_CHANNEL = "channel is NULL"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Pivot:
     """What the narrow table says: every wide row, every cell, every row that is no cell."""
 
     cells: Cells
-    quarantined: dict[str, Counter[str]]  # entity -> channel -> rows
+    quarantined: dict[str, Counter[str | None]]  # entity -> channel -> rows
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,8 @@ def fit(text: str, value_type: str, column_type: str) -> Cell | Fault:
         return text
     if column_type == value_type or (column_type == "int8" and value_type in _INTEGERS):
         return _read(text, column_type)
+    if column_type == "numeric" and value_type in _INTEGERS:
+        return text
     if column_type == "float8" and value_type == "float4":
         return float(struct.unpack("f", struct.pack("f", float(text)))[0])
     if column_type == "float8" and value_type in _INTEGERS:
@@ -287,9 +290,8 @@ def pivot(
         keys = [_order_key(kinds[name]) for name in narrow.tie_break]
         if narrow.time_grain is not None:
             keys.insert(0, time_key)
-        winners = _winners(conn, narrow, kinds, keys, types)
+        winners, quarantined = _winners(conn, narrow, kinds, keys, types)
     cells: Cells = {}
-    quarantined: dict[str, Counter[str]] = {}
     for entity, times in winners.items():
         rows = cells.setdefault(entity, {})
         faults = quarantined.setdefault(entity, Counter())
@@ -298,7 +300,7 @@ def pivot(
             for channel, (_, outcome) in channels.items():
                 if isinstance(outcome, Fault):
                     faults[channel] += 1
-                elif outcome is not None:
+                elif outcome is not None and channel is not None:
                     row[channel] = outcome
     return Pivot(cells, quarantined)
 
@@ -308,7 +310,7 @@ def expected(conn: psycopg.Connection[Any], narrow: Narrow) -> Cells:
     return pivot(conn, narrow, column_types(conn, narrow)).cells
 
 
-_Winners = dict[str, dict[str, dict[str, tuple[tuple[Any, ...], Cell | Fault | None]]]]
+_Winners = dict[str, dict[str, dict[str | None, tuple[tuple[Any, ...], Cell | Fault | None]]]]
 
 
 def _winners(
@@ -317,20 +319,25 @@ def _winners(
     kinds: Mapping[str, str],
     keys: list[Callable[[str], Any]],
     types: Mapping[tuple[str, str], str],
-) -> _Winners:
+) -> tuple[_Winners, dict[str, Counter[str | None]]]:
+    """The row that decides each cell; beside them the rows without a time, which decide none."""
     floor = _grain(narrow)
     winners: _Winners = {}
+    timeless: dict[str, Counter[str | None]] = {}
     width = len(narrow.value_columns)
     for raw in _narrow_rows(conn, narrow):
         entity, channel, time, fmt, *rest = raw
-        if entity is None or channel is None or time is None:
-            raise OracleError(f"a key column is NULL: {raw!r}")
+        if entity is None:
+            raise OracleError(f"a row of no entity: {raw!r}")
+        if time is None:
+            timeless.setdefault(entity, Counter())[channel] += 1
+            continue
         values = dict(zip(narrow.value_columns, rest[:width], strict=True))
         ties = tuple(rest[width:])
         if floor is not None:
             ties, time = (time, *ties), floor(time)
         rank = _rank(keys, ties)
-        column = _chosen(narrow, fmt, values)
+        column = _chosen(narrow, fmt, values) if channel is not None else Fault.NO_CHANNEL
         outcome: Cell | Fault | None
         if isinstance(column, str):
             text = values[column]
@@ -344,7 +351,7 @@ def _winners(
             raise OracleError(f"no tie-break between two rows of {entity!r} {channel!r} {time}")
         if rival is None or rival[0] < rank:
             row[channel] = (rank, outcome)
-    return winners
+    return winners, timeless
 
 
 def _narrow_rows(conn: psycopg.Connection[Any], narrow: Narrow) -> Iterator[tuple[Any, ...]]:
@@ -509,7 +516,7 @@ def _entity_difference(entity: str, want: Pivot, wide: Wide) -> Iterator[str]:
 def _quarantine_difference(
     conn: psycopg.Connection[Any], narrow: Narrow, entities: set[str], want: Pivot
 ) -> Iterator[str]:
-    have: dict[str, Counter[str]] = {}
+    have: dict[str, Counter[str | None]] = {}
     for entity, channel, rows in conn.execute(
         "SELECT q.entity::text, q.channel::text, count(*) FROM pymig.quarantine q"
         " WHERE q.source = %s GROUP BY 1, 2",

@@ -112,13 +112,13 @@ class Surface:
             [ship, SOURCE, self.config.column_types, self.config.strategy],
         )
 
-    def backfill_chunk(self, ship: str) -> bool:
-        """Move one chunk; False when there was none to move."""
-        cursor = self.conn.execute(
-            "SELECT * FROM pymig.backfill_chunk(%s, p_source => %s)", [ship, SOURCE]
-        )
-        row = cursor.fetchone()
-        return row is not None and any(value is not None for value in row)
+    def backfill_chunk(self, ship: str) -> str:
+        """Do one step of the backfill; says what it did."""
+        row = self.conn.execute(
+            "SELECT c.outcome FROM pymig.backfill_chunk(%s, p_source => %s) c", [ship, SOURCE]
+        ).fetchone()
+        assert row is not None
+        return str(row[0])
 
     def backfill(self, ship: str) -> None:
         """Move every chunk."""
@@ -219,12 +219,12 @@ class Mover(Control):
     def session(self, pymig: Surface) -> None:
         while not self.done.is_set():
             started = [s for s, state in pymig.states().items() if state == "syncing"]
-            moved = False
             for ship in self.rng.sample(started, len(started)):
-                moved |= pymig.backfill_chunk(ship)
-            if moved:
-                self.world.count("rounds of chunks")
-            self.done.wait(self.rng.random() * (0.02 if moved else 0.1))
+                outcome = pymig.backfill_chunk(ship)
+                self.world.count(f"chunk {outcome}")
+                if outcome == "failed":
+                    self.world.fail(f"{ship!r}: a chunk failed for good")
+            self.done.wait(self.rng.random() * 0.05)
 
 
 class Director(Control):

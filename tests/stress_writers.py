@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -103,6 +104,7 @@ class World:
     writer_pids: set[int] = field(default_factory=set)
     slowest: float = 0.0
     truncate_at: float | None = None
+    steady: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, message: str) -> None:
@@ -135,6 +137,7 @@ def create_table(conn: psycopg.Connection[Any], world: World) -> None:
     with conn.cursor() as cursor:
         _copy(cursor, list(rows.values()))
     conn.execute("ANALYZE stress.samples")
+    world.steady = False
 
 
 def make_time(rng: random.Random) -> str:
@@ -167,13 +170,15 @@ def make_row(
     ship = ship or rng.choice(world.ships)
     channel = channel or rng.choice(world.channels)
     usual = FORMATS[sum(channel.encode()) % 4]
-    fmt: str | None = usual if rng.random() < 0.93 else rng.choice(FORMATS)
+    # Two channels of three are steady in the history, so that they get a native type of their own.
+    drift = 0.0 if world.steady and zlib.crc32(channel.encode()) % 3 else 0.05
+    fmt: str | None = usual if rng.random() >= drift else rng.choice(FORMATS)
     values: list[Any] = [None] * 4
     kind = rng.random()
     if kind > 0.04:
         values[VALUE_COLUMN[fmt or usual] - 4] = make_value(rng, fmt or usual)
     if kind > 0.96:
-        fmt = rng.choice(["Strange", None, "", rng.choice(FORMATS)])
+        fmt = rng.choice(["Strange", None, "", usual if world.steady else rng.choice(FORMATS)])
     return (ship, channel, make_time(rng), "2024-01-01 00:00:00", *values, fmt)
 
 

@@ -195,6 +195,17 @@ def test_null_tie_break_loses(conn: psycopg.Connection[Any]) -> None:
     assert expected(conn, NARROW)["x"]["2024-01-01 00:06:00"] == {"s": "old"}
 
 
+def test_null_keys(conn: psycopg.Connection[Any]) -> None:
+    """A row without a channel still makes a wide row; one without a time makes none."""
+    conn.execute(
+        f"INSERT INTO {TABLE} (ship_id, data_channel_id, created_time, str_v, value_format)"
+        " VALUES ('z', NULL, '2024-01-01', 'v', 'String'), ('z', 'c', NULL, 'v', 'String')"
+    )
+    found = pivot(conn, NARROW, {})
+    assert found.cells["z"] == {"2024-01-01 00:00:00": {}}
+    assert found.quarantined["z"] == {None: 1, "c": 1}
+
+
 def test_other_names_grain_and_typed_columns(conn: psycopg.Connection[Any]) -> None:
     conn.execute("""
         CREATE TABLE bus (vessel uuid, sensor int, at timestamptz, seq int, n numeric, t text);

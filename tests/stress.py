@@ -294,15 +294,17 @@ def run_stress(config: Config) -> dict[str, int]:
             if rng.random() < 0.35:
                 world.truncate_at = time.monotonic() + rng.random() * config.seconds
             ingest: list[threading.Thread] = [Writer(world, n) for n in range(config.writers)]
-            ingest.append(Resolver(world))
+            resolver = Resolver(world)
             controls = [] if config.control else _controls(world, config)
             if controls:
                 ingest.append(Reader(world))
-            for thread in (*ingest, *controls):
+            for thread in (*ingest, resolver, *controls):
                 thread.start()
             time.sleep(config.seconds)
             _stop(world, ingest, controls)
-            Resolver(world).resolve(conn)
+            resolver.done.set()
+            resolver.join(30)
+            resolver.resolve(conn)
             if not config.control:
                 _finish(conn, world, config)
     except psycopg.Error as error:

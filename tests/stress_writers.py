@@ -11,7 +11,7 @@ import re
 import threading
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,6 +41,7 @@ CHANNELS = (
     "漢字" * 20 + "b",
     '"; DROP TABLE stress.samples; --',
 )
+Row = tuple[Any, ...]
 COLUMNS = (
     "ship_id",
     "data_channel_id",
@@ -80,8 +81,6 @@ GRANT USAGE ON SEQUENCE stress.samples_id_seq TO pymig_stress_app;
 UNIQUE_KEY = "ALTER TABLE stress.samples ADD PRIMARY KEY (ship_id, data_channel_id, created_time)"
 PLAIN_KEY = "CREATE INDEX ON stress.samples (ship_id, data_channel_id, created_time)"
 
-Row = tuple[Any, ...]
-
 
 def narrow(duplicates: bool) -> Narrow:
     """The description of the stress table for the oracle."""
@@ -101,6 +100,7 @@ class World:
     ships: list[str] = field(default_factory=lambda: list(SHIPS))
     channels: list[str] = field(default_factory=lambda: list(CHANNELS))
     prepared: list[str] = field(default_factory=list)
+    recent: deque[Row] = field(default_factory=lambda: deque(maxlen=300))
     writer_pids: set[int] = field(default_factory=set)
     slowest: float = 0.0
     truncate_at: float | None = None
@@ -131,9 +131,9 @@ def create_table(conn: psycopg.Connection[Any], world: World) -> None:
     conn.execute(PLAIN_KEY if world.duplicates else UNIQUE_KEY)
     rng = world.rng("history")
     rows = {}
-    for _ in range(3000):
+    for number in range(3000):
         row = make_row(world, rng)
-        rows[row[:3]] = row
+        rows[(number % 5 if world.duplicates else 0, *row[:3])] = row
     with conn.cursor() as cursor:
         _copy(cursor, list(rows.values()))
     conn.execute("ANALYZE stress.samples")
@@ -379,13 +379,16 @@ class Writer(threading.Thread):
 
     # --- operations -----------------------------------------------------------------------------
 
-    def _rows(self, most: int) -> list[Row]:
-        """Some rows with different keys, of one ship or of several."""
+    def _rows(self, most: int, known: bool = False) -> list[Row]:
+        """Some rows with different keys, of one ship or of several; `known`: keys seen before."""
         ship = self.rng.choice(self.world.ships) if self.rng.random() < 0.6 else None
         rows = {}
         for _ in range(self.rng.randint(1, most)):
             row = make_row(self.world, self.rng, ship)
+            if known and self.world.recent and self.rng.random() < 0.3:
+                row = (*self.rng.choice(self.world.recent), *row[3:])
             rows[row[:3]] = row
+        self.world.recent.extend(rows)
         return list(rows.values())
 
     def _insert(self, cursor: psycopg.Cursor[Any], rows: list[Row], tail: str = "") -> None:
@@ -394,20 +397,20 @@ class Writer(threading.Thread):
 
     def insert_rows(self, cursor: psycopg.Cursor[Any]) -> None:
         """One row or many; a known key is a unique violation of our own."""
-        self._insert(cursor, self._rows(self.rng.choice([1, 1, 3])))
+        self._insert(cursor, self._rows(self.rng.choice([1, 1, 3]), self.world.duplicates))
 
     def upsert(self, cursor: psycopg.Cursor[Any]) -> None:
         """ON CONFLICT DO UPDATE, sometimes with a condition that skips."""
         where = " WHERE excluded.double_v IS NOT NULL" if self.rng.random() < 0.2 else ""
-        self._insert(cursor, self._rows(12), f"{_CONFLICT}UPDATE SET {_SET}{where}")
+        self._insert(cursor, self._rows(12, known=True), f"{_CONFLICT}UPDATE SET {_SET}{where}")
 
     def insert_ignore(self, cursor: psycopg.Cursor[Any]) -> None:
         """ON CONFLICT DO NOTHING."""
-        self._insert(cursor, self._rows(12), f"{_CONFLICT}NOTHING")
+        self._insert(cursor, self._rows(12, known=True), f"{_CONFLICT}NOTHING")
 
     def merge(self, cursor: psycopg.Cursor[Any]) -> None:
         """Insert, update and delete in one statement."""
-        rows = self._rows(8)
+        rows = self._rows(8, known=True)
         slots = ", ".join([_SLOTS] * len(rows))
         self._execute(cursor, _MERGE.format(slots).replace("_v % 2", "_v %% 2"), _flat(rows))
 
@@ -552,23 +555,24 @@ SESSION_SETTINGS: list[sql.SQL] = [
 
 
 class Resolver(threading.Thread):
-    """Ends prepared transactions a little later, either way."""
+    """Ends prepared transactions a little later, either way; outlives the writers."""
 
     def __init__(self, world: World) -> None:
         super().__init__(name="resolver", daemon=True)
         self.world, self.rng = world, world.rng("resolver")
+        self.done = threading.Event()
 
     def run(self) -> None:
         try:
             with psycopg.connect(self.world.url, autocommit=True) as conn:
                 conn.execute("SET application_name = 'stress resolver'")
-                while not self.world.stop.wait(self.rng.random() * 0.3):
+                while not self.done.wait(self.rng.random() * 0.3):
                     self.resolve(conn)
         except Exception as error:
             self.world.fail(f"resolver: {error!r}")
 
     def resolve(self, conn: psycopg.Connection[Any]) -> None:
-        """Commit or roll back one or all of them."""
+        """Commit or roll back all of them."""
         with self.world.lock:
             gids, self.world.prepared = self.world.prepared, []
         for gid in gids:
@@ -585,7 +589,7 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         try:
-            with psycopg.connect(self.world.url, autocommit=True) as conn:
+            with psycopg.connect(self.world.url, autocommit=True, prepare_threshold=None) as conn:
                 conn.execute("SET application_name = 'stress reader'")
                 conn.execute("SET lock_timeout = '1s'")
                 while not self.world.stop.wait(self.rng.random() * 0.2):

@@ -1,0 +1,19 @@
+-- Everything revision 0001 made. Sources were unregistered before, so no trigger and no wide table is left.
+DO $$
+DECLARE
+    v_drop text;
+BEGIN
+    FOR v_drop IN
+        SELECT format('DROP VIEW pymig.%I CASCADE', c.relname) FROM pg_class AS c
+        WHERE c.relnamespace = 'pymig'::regnamespace AND c.relkind = 'v'
+        UNION ALL
+        SELECT format('DROP ROUTINE %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p
+        WHERE p.pronamespace = 'pymig'::regnamespace
+    LOOP
+        EXECUTE v_drop;
+    END LOOP;
+END
+$$;
+DROP TYPE pymig.planned_channel;
+DROP TABLE pymig.event, pymig.worker, pymig.verification, pymig.quarantine, pymig.chunk, pymig.channel, pymig.part,
+    pymig.entity, pymig.source;

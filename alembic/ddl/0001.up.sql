@@ -1,0 +1,270 @@
+-- The catalog of pymig. Run once by revision 0001; routines and views come after it, from frozen/0001.
+
+CREATE TABLE pymig.source (
+    source text PRIMARY KEY CHECK (source ~ '^[a-z_][a-z0-9_]{0,39}$'),
+    narrow regclass NOT NULL UNIQUE,
+    entity_column text NOT NULL,
+    channel_column text NOT NULL,
+    time_column text NOT NULL,
+    time_type text NOT NULL,
+    time_unit text CHECK (time_unit IN ('s', 'ms', 'us')),
+    value_columns text[] NOT NULL CHECK (cardinality(value_columns) > 0),
+    format_column text,
+    formats jsonb,
+    tie_break text[] NOT NULL DEFAULT '{}',
+    grain_ticks bigint CHECK (grain_ticks > 0),
+    bucket_ticks bigint NOT NULL CHECK (bucket_ticks > 0),
+    reads_by_key boolean NOT NULL,
+    reads_by_time boolean NOT NULL,
+    is_unique boolean NOT NULL,
+    wide_schema text NOT NULL,
+    wide_name text NOT NULL,
+    column_types text NOT NULL DEFAULT 'text' CHECK (column_types IN ('text', 'native')),
+    new_entities text NOT NULL DEFAULT 'ask' CHECK (new_entities IN ('ask', 'auto')),
+    dictionary regclass,
+    dictionary_key text,
+    dictionary_name text,
+    registered_at timestamptz NOT NULL DEFAULT now(),
+    registered_by text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source and set_new_entities.';
+COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
+COMMENT ON COLUMN pymig.source.narrow IS 'The narrow table. pymig never alters its columns or rows.';
+COMMENT ON COLUMN pymig.source.entity_column IS 'Column whose value says which wide table a row belongs to.';
+COMMENT ON COLUMN pymig.source.channel_column IS 'Column whose value says which wide column a row belongs to.';
+COMMENT ON COLUMN pymig.source.time_column IS 'Column that becomes the primary key of the wide tables.';
+COMMENT ON COLUMN pymig.source.time_type IS 'Type of the time column, as format_type prints it.';
+COMMENT ON COLUMN pymig.source.time_unit IS 'Unit of a bigint epoch (s, ms, us); NULL for the other time types.';
+COMMENT ON COLUMN pymig.source.value_columns IS 'Columns that can hold the value.';
+COMMENT ON COLUMN pymig.source.format_column IS 'Column that says which value column counts; NULL: the only non-null one counts.';
+COMMENT ON COLUMN pymig.source.formats IS 'Content of the format column -> value column.';
+COMMENT ON COLUMN pymig.source.tie_break IS 'Columns that decide between rows of one cell: the highest wins, NULL last.';
+COMMENT ON COLUMN pymig.source.grain_ticks IS 'Samples within one grain become one wide row, the last wins (ticks; NULL: every time is its own row).';
+COMMENT ON COLUMN pymig.source.bucket_ticks IS 'Width of a bucket in ticks: microseconds, days (date) or the unit of a bigint epoch.';
+COMMENT ON COLUMN pymig.source.reads_by_key IS 'An index leads with entity, channel, time: channels can be read one by one.';
+COMMENT ON COLUMN pymig.source.reads_by_time IS 'An index leads with time or entity, time: all channels of a time can be read together.';
+COMMENT ON COLUMN pymig.source.is_unique IS 'A unique key on entity, channel and time rules duplicates out.';
+COMMENT ON COLUMN pymig.source.wide_schema IS 'Schema of the wide tables.';
+COMMENT ON COLUMN pymig.source.wide_name IS 'Pattern of their names: {table} and {entity} (lower case) are filled in.';
+COMMENT ON COLUMN pymig.source.column_types IS 'text or native: the default for its entities.';
+COMMENT ON COLUMN pymig.source.new_entities IS 'What the worker does with an entity it has never seen: ask (an event) or auto (migrate it).';
+COMMENT ON COLUMN pymig.source.dictionary IS 'Table that gives channels readable names; NULL: the channel names itself.';
+COMMENT ON COLUMN pymig.source.dictionary_key IS 'Its column that equals the channel column.';
+COMMENT ON COLUMN pymig.source.dictionary_name IS 'Its column with the readable name.';
+COMMENT ON COLUMN pymig.source.registered_at IS 'When it was registered.';
+COMMENT ON COLUMN pymig.source.registered_by IS 'By which role.';
+
+CREATE TABLE pymig.entity (
+    source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,
+    entity text NOT NULL,
+    state text NOT NULL DEFAULT 'known' CHECK (state IN
+        ('known', 'planned', 'syncing', 'backfilled', 'verified', 'failed', 'rolled_back')),
+    is_adopted boolean NOT NULL DEFAULT false,
+    column_types text CHECK (column_types IN ('text', 'native')),
+    strategy text NOT NULL DEFAULT 'auto'
+        CHECK (strategy IN ('auto', 'transpose', 'crosstab', 'json', 'filter')),
+    wide_table text,
+    first_bucket bigint,
+    last_bucket bigint,
+    next_bucket bigint,
+    estimated_rows bigint,
+    last_error text,
+    started_at timestamptz,
+    backfilled_at timestamptz,
+    verified_at timestamptz,
+    state_changed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (source, entity)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE pymig.entity IS 'One row per entity: its state and settings. State changes only through the procedures.';
+COMMENT ON COLUMN pymig.entity.source IS 'Its source.';
+COMMENT ON COLUMN pymig.entity.entity IS 'Text form of the value in the entity column.';
+COMMENT ON COLUMN pymig.entity.state IS 'known (seen, not asked for) -> planned -> syncing -> backfilled -> verified; failed; rolled_back.';
+COMMENT ON COLUMN pymig.entity.is_adopted IS 'The worker found it and migrates it by the policy auto.';
+COMMENT ON COLUMN pymig.entity.column_types IS 'text or native.';
+COMMENT ON COLUMN pymig.entity.strategy IS 'Pivot strategy of its chunks; auto measures the candidates on the first chunks.';
+COMMENT ON COLUMN pymig.entity.wide_table IS 'Name of its wide table (of the view, with several parts), without schema.';
+COMMENT ON COLUMN pymig.entity.first_bucket IS 'First bucket of the backfill.';
+COMMENT ON COLUMN pymig.entity.last_bucket IS 'Frozen upper bound of the backfill, read after arming.';
+COMMENT ON COLUMN pymig.entity.next_bucket IS 'First bucket that is not yet dealt to a chunk.';
+COMMENT ON COLUMN pymig.entity.estimated_rows IS 'Narrow rows by the planner''s estimate when it was planned.';
+COMMENT ON COLUMN pymig.entity.last_error IS 'Last error of a chunk or a recompute; NULL once the work went through.';
+COMMENT ON COLUMN pymig.entity.started_at IS 'When it began to sync.';
+COMMENT ON COLUMN pymig.entity.backfilled_at IS 'When its last chunk was done.';
+COMMENT ON COLUMN pymig.entity.verified_at IS 'When it last verified without a difference.';
+COMMENT ON COLUMN pymig.entity.state_changed_at IS 'When the state last changed.';
+
+CREATE TABLE pymig.part (
+    source text NOT NULL,
+    entity text NOT NULL,
+    part int NOT NULL,
+    wide_table text NOT NULL,
+    PRIMARY KEY (source, entity, part),
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.part IS 'Physical wide tables of an entity.';
+COMMENT ON COLUMN pymig.part.source IS 'Its source.';
+COMMENT ON COLUMN pymig.part.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.part.part IS 'Number of the part, from 1.';
+COMMENT ON COLUMN pymig.part.wide_table IS 'Its table, without schema.';
+
+CREATE TABLE pymig.channel (
+    source text NOT NULL,
+    entity text NOT NULL,
+    channel text NOT NULL,
+    ord int NOT NULL,
+    part int NOT NULL,
+    wide_column text NOT NULL,
+    column_type text NOT NULL
+        CHECK (column_type IN ('text', 'float8', 'int8', 'bool', 'numeric', 'jsonb')),
+    added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (source, entity, channel),
+    UNIQUE (source, entity, ord),
+    FOREIGN KEY (source, entity, part) REFERENCES pymig.part ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.channel IS 'Which part, column and type a channel of an entity has. People read it as channel_map.';
+COMMENT ON COLUMN pymig.channel.source IS 'Its source.';
+COMMENT ON COLUMN pymig.channel.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.channel.channel IS 'Text form of the value in the channel column.';
+COMMENT ON COLUMN pymig.channel.ord IS 'Position among the entity''s channels, from 1; never reused.';
+COMMENT ON COLUMN pymig.channel.part IS 'The part it is in.';
+COMMENT ON COLUMN pymig.channel.wide_column IS 'Its column.';
+COMMENT ON COLUMN pymig.channel.column_type IS 'Type of that column.';
+COMMENT ON COLUMN pymig.channel.added_at IS 'When the column was made.';
+
+CREATE TABLE pymig.chunk (
+    chunk bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source text NOT NULL,
+    entity text NOT NULL,
+    first_bucket bigint NOT NULL,
+    last_bucket bigint NOT NULL,
+    from_time text NOT NULL,
+    to_time text NOT NULL,
+    state text NOT NULL DEFAULT 'planned' CHECK (state IN ('planned', 'done', 'failed')),
+    attempts int NOT NULL DEFAULT 0,
+    strategy text,
+    narrow_rows bigint,
+    superseded_rows bigint,
+    cells bigint,
+    wide_rows bigint,
+    seconds double precision,
+    error text,
+    retry_at timestamptz,
+    finished_at timestamptz,
+    finished_by text,
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+CREATE INDEX chunk_open ON pymig.chunk (source, entity, first_bucket) WHERE state <> 'done';
+CREATE INDEX chunk_entity ON pymig.chunk (source, entity, chunk);
+COMMENT ON TABLE pymig.chunk IS 'Runs of buckets of the backfill. A chunk''s rows and its state commit together.';
+COMMENT ON COLUMN pymig.chunk.chunk IS 'Number of the chunk.';
+COMMENT ON COLUMN pymig.chunk.source IS 'Its source.';
+COMMENT ON COLUMN pymig.chunk.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.chunk.first_bucket IS 'First bucket of the run.';
+COMMENT ON COLUMN pymig.chunk.last_bucket IS 'Last bucket of the run.';
+COMMENT ON COLUMN pymig.chunk.from_time IS 'First time it covers.';
+COMMENT ON COLUMN pymig.chunk.to_time IS 'Last time it covers.';
+COMMENT ON COLUMN pymig.chunk.state IS 'planned, done, or failed after its last attempt.';
+COMMENT ON COLUMN pymig.chunk.attempts IS 'Failed attempts so far.';
+COMMENT ON COLUMN pymig.chunk.strategy IS 'Pivot strategy that moved it.';
+COMMENT ON COLUMN pymig.chunk.narrow_rows IS 'Narrow rows that decided a cell, NULL values included.';
+COMMENT ON COLUMN pymig.chunk.superseded_rows IS 'Narrow rows that lost the tie-break to another row of their cell; NULL where the source has a unique key.';
+COMMENT ON COLUMN pymig.chunk.cells IS 'Cells that are not NULL.';
+COMMENT ON COLUMN pymig.chunk.wide_rows IS 'Wide rows written, counted once over the parts.';
+COMMENT ON COLUMN pymig.chunk.seconds IS 'Duration of the attempt that went through.';
+COMMENT ON COLUMN pymig.chunk.error IS 'Error of the last failed attempt.';
+COMMENT ON COLUMN pymig.chunk.retry_at IS 'Not before this time is it tried again.';
+COMMENT ON COLUMN pymig.chunk.finished_at IS 'When it was done or given up.';
+COMMENT ON COLUMN pymig.chunk.finished_by IS 'application_name and backend that did it.';
+
+CREATE TABLE pymig.quarantine (
+    quarantine bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source text NOT NULL,
+    entity text NOT NULL,
+    channel text,
+    time text,
+    bucket bigint NOT NULL,
+    reason text NOT NULL,
+    detail text NOT NULL,
+    narrow_row jsonb NOT NULL,
+    quarantined_at timestamptz NOT NULL DEFAULT now(),
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+CREATE INDEX quarantine_bucket ON pymig.quarantine (source, entity, bucket);
+COMMENT ON TABLE pymig.quarantine IS 'Narrow rows that cannot become a cell, with the reason. Rewritten with every recompute of their bucket.';
+COMMENT ON COLUMN pymig.quarantine.quarantine IS 'Number of the row.';
+COMMENT ON COLUMN pymig.quarantine.source IS 'Its source.';
+COMMENT ON COLUMN pymig.quarantine.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.quarantine.channel IS 'Its channel.';
+COMMENT ON COLUMN pymig.quarantine.time IS 'Its time in the wide table (ISO, UTC).';
+COMMENT ON COLUMN pymig.quarantine.bucket IS 'Its bucket.';
+COMMENT ON COLUMN pymig.quarantine.reason IS 'unknown_format, other_column, several_values, type_mismatch, no_time or no_channel.';
+COMMENT ON COLUMN pymig.quarantine.detail IS 'The reason as a sentence.';
+COMMENT ON COLUMN pymig.quarantine.narrow_row IS 'The whole narrow row.';
+COMMENT ON COLUMN pymig.quarantine.quarantined_at IS 'When it was found.';
+
+CREATE TABLE pymig.verification (
+    source text NOT NULL,
+    entity text NOT NULL,
+    bucket bigint NOT NULL,
+    from_time text NOT NULL,
+    to_time text NOT NULL,
+    is_equal boolean NOT NULL,
+    cells bigint NOT NULL,
+    differences bigint NOT NULL,
+    repaired boolean NOT NULL DEFAULT false,
+    sample jsonb,
+    digest text,
+    seconds double precision NOT NULL,
+    checked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, entity, bucket),
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.verification IS 'Result of the last exact comparison of every bucket.';
+COMMENT ON COLUMN pymig.verification.source IS 'Its source.';
+COMMENT ON COLUMN pymig.verification.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.verification.bucket IS 'The bucket.';
+COMMENT ON COLUMN pymig.verification.from_time IS 'First time of the bucket.';
+COMMENT ON COLUMN pymig.verification.to_time IS 'Last time of the bucket.';
+COMMENT ON COLUMN pymig.verification.is_equal IS 'No difference but for keys that were pending (after the repair, if one was asked for).';
+COMMENT ON COLUMN pymig.verification.cells IS 'Cells of the narrow side, not counting NULL.';
+COMMENT ON COLUMN pymig.verification.differences IS 'Differing cells, missing or surplus wide rows found (before the repair).';
+COMMENT ON COLUMN pymig.verification.repaired IS 'The bucket was recomputed because of these differences.';
+COMMENT ON COLUMN pymig.verification.sample IS 'Up to 20 of the differences: channel, time, narrow value, wide value.';
+COMMENT ON COLUMN pymig.verification.digest IS 'MD5 over the narrow side''s arrays in channel order: a record of what was compared.';
+COMMENT ON COLUMN pymig.verification.seconds IS 'Duration.';
+COMMENT ON COLUMN pymig.verification.checked_at IS 'When it was compared.';
+
+CREATE TABLE pymig.worker (
+    worker text PRIMARY KEY,
+    backend int NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+COMMENT ON TABLE pymig.worker IS 'Heartbeats of the workers: sync_pending leaves one a second at most.';
+COMMENT ON COLUMN pymig.worker.worker IS 'Name the worker gave itself; the application_name otherwise.';
+COMMENT ON COLUMN pymig.worker.backend IS 'Its backend process.';
+COMMENT ON COLUMN pymig.worker.started_at IS 'First heartbeat.';
+COMMENT ON COLUMN pymig.worker.seen_at IS 'Last heartbeat.';
+
+CREATE TABLE pymig.event (
+    event bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    happened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    level text NOT NULL CHECK (level IN ('INFO', 'WARNING', 'CRITICAL')),
+    source text,
+    entity text,
+    what text NOT NULL,
+    detail text NOT NULL,
+    who text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE pymig.event IS 'Who did what, when; and what a person should know.';
+COMMENT ON COLUMN pymig.event.event IS 'Number of the event.';
+COMMENT ON COLUMN pymig.event.happened_at IS 'When.';
+COMMENT ON COLUMN pymig.event.level IS 'INFO, WARNING (look at it today) or CRITICAL (look at it now).';
+COMMENT ON COLUMN pymig.event.source IS 'Source it concerns.';
+COMMENT ON COLUMN pymig.event.entity IS 'Entity it concerns.';
+COMMENT ON COLUMN pymig.event.what IS 'Short, stable name of the kind of event.';
+COMMENT ON COLUMN pymig.event.detail IS 'The sentence for a person.';
+COMMENT ON COLUMN pymig.event.who IS 'Role that caused it.';
+
+CREATE TYPE pymig.planned_channel AS (channel text, part int, wide_column text, column_type text);
+COMMENT ON TYPE pymig.planned_channel IS 'A channel as plan() would lay it out.';

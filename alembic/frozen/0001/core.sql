@@ -1,0 +1,3708 @@
+SET LOCAL check_function_bodies = off;
+
+-- sql/core/functions/_add_channels.sql
+CREATE OR REPLACE FUNCTION pymig._add_channels(p_source pymig.source, p_entity text)
+RETURNS int
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_entity pymig.entity;
+    v_part int;
+    v_added int := 0;
+    r_new record;
+BEGIN
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
+    -- Whoever reads a wide table holds up ADD COLUMN; while it waits new readers wait too, so it soon gives way and is tried again.
+    PERFORM set_config('lock_timeout', '300ms', true);
+    v_entity := pymig._entity(p_source.source, p_entity);
+    FOR r_new IN
+        WITH found AS MATERIALIZED (
+            SELECT d.* FROM pymig._discover_channels(p_source, p_entity, true) AS d
+            WHERE NOT EXISTS (SELECT FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = d.channel)
+        )
+        SELECT f.channel, n.wide_column, pymig._native_type(f.kinds, v_entity.column_types) AS column_type
+        FROM found AS f
+        JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), ARRAY(
+            SELECT c.wide_column FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity)) AS n USING (channel)
+        ORDER BY f.channel COLLATE "C"
+    LOOP
+        v_part := pymig._part_with_room(p_source, p_entity, r_new.column_type);
+        INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type, added_at)
+        SELECT p_source.source, p_entity, r_new.channel, coalesce(max(c.ord), 0) + 1, v_part, r_new.wide_column, r_new.column_type, clock_timestamp()
+        FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity;
+        v_added := v_added + 1;
+    END LOOP;
+    IF v_added > 0 THEN
+        PERFORM pymig._add_missing_columns(p_source, p_entity);
+        PERFORM pymig._note('INFO', p_source.source, p_entity, 'channels added', format('%s new channels got their columns.', v_added));
+    END IF;
+    RETURN v_added;
+END
+$$;
+COMMENT ON FUNCTION pymig._add_channels(pymig.source, text) IS
+    'Gives every channel that has none a column, in the last part with room or a new one. Returns how many. 55P03 where a long reader holds the wide table: try again.';
+
+-- sql/core/functions/_add_missing_columns.sql
+CREATE OR REPLACE FUNCTION pymig._add_missing_columns(p_source pymig.source, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r_part record;
+BEGIN
+    FOR r_part IN
+        SELECT p.wide_table, string_agg(format('ADD COLUMN %I %s', c.wide_column, c.column_type), ', ' ORDER BY c.ord) AS columns
+        FROM pymig.part AS p
+        JOIN pymig.channel AS c USING (source, entity, part)
+        WHERE p.source = p_source.source AND p.entity = p_entity AND NOT EXISTS (
+            SELECT FROM pg_attribute AS a
+            WHERE a.attrelid = format('%I.%I', p_source.wide_schema, p.wide_table)::regclass AND a.attname = c.wide_column AND NOT a.attisdropped)
+        GROUP BY p.wide_table
+    LOOP
+        EXECUTE format('ALTER TABLE %I.%I %s', p_source.wide_schema, r_part.wide_table, r_part.columns);
+    END LOOP;
+    IF (SELECT count(*) FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity) > 1 THEN
+        PERFORM pymig._create_parts_view(p_source, p_entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._add_missing_columns(pymig.source, text) IS
+    'Adds the columns the catalog has and the parts have not, one ALTER TABLE a part, and refreshes the view over them.';
+
+-- sql/core/functions/_add_part.sql
+CREATE OR REPLACE FUNCTION pymig._add_part(p_source pymig.source, p_entity text, p_part int)
+RETURNS int
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
+BEGIN
+    IF p_part = 2 THEN
+        EXECUTE format('ALTER TABLE %I.%I RENAME TO %I', p_source.wide_schema, v_name, v_name || '_1');
+        UPDATE pymig.part AS p SET wide_table = v_name || '_1' WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = 1;
+    END IF;
+    INSERT INTO pymig.part (source, entity, part, wide_table) VALUES (p_source.source, p_entity, p_part, v_name || '_' || p_part);
+    PERFORM pymig._create_part(p_source, p_entity, v_name || '_' || p_part, NULL);
+    EXECUTE format('INSERT INTO %1$I.%2$I SELECT p.%4$I FROM %1$I.%3$I AS p',
+        p_source.wide_schema, v_name || '_' || p_part, v_name || '_1', p_source.time_column);
+    RETURN p_part;
+END
+$$;
+COMMENT ON FUNCTION pymig._add_part(pymig.source, text, int) IS
+    'Adds a part with a row for every time there is. The second one turns the entity''s table into <name>_1 and its name into a view. The caller holds the entity exclusively.';
+
+-- sql/core/functions/_blockers.sql
+CREATE OR REPLACE FUNCTION pymig._blockers(p_source pymig.source, p_channels int)
+RETURNS SETOF text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT b.value
+    FROM pymig._index_paths(p_source.narrow, p_source.entity_column, p_source.channel_column, p_source.time_column) AS i
+    CROSS JOIN LATERAL (VALUES
+        (NOT has_table_privilege(p_source.narrow, 'SELECT, TRIGGER'),
+         format('Role %s may not read %s and create triggers on it.', current_user, p_source.narrow)),
+        (NOT has_schema_privilege(p_source.wide_schema, 'CREATE'),
+         format('Role %s may not create tables in schema %I.', current_user, p_source.wide_schema)),
+        (NOT pg_has_role(current_user, (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_source.narrow), 'USAGE'),
+         format('Role %s does not own %s, and only its owner can enable triggers always.', current_user, p_source.narrow)),
+        (p_source.reads_by_key AND NOT i.reads_by_key,
+         format('The index on (%I, %I, %I) is gone since the source was registered.', p_source.entity_column, p_source.channel_column, p_source.time_column)),
+        (p_source.reads_by_time AND NOT i.reads_by_time,
+         format('The index that leads with %I is gone since the source was registered.', p_source.time_column)),
+        (p_source.is_unique AND NOT i.is_unique,
+         'The unique key is gone since the source was registered, and no tie-break says which of two rows would count.'),
+        (p_channels = 0, 'It has no channels.')
+    ) AS b (holds, value)
+    WHERE b.holds
+$$;
+COMMENT ON FUNCTION pymig._blockers(pymig.source, int) IS 'What stands in the way of a migration, a sentence each.';
+
+-- sql/core/functions/_bucket_end.sql
+CREATE OR REPLACE FUNCTION pymig._bucket_end(p_source pymig.source, p_bucket bigint)
+RETURNS text
+LANGUAGE sql
+STABLE
+AS $$
+    SELECT pymig.time_text(
+        CASE WHEN p_bucket IN (9223372036854775807, -9223372036854775808) THEN p_bucket::numeric
+             ELSE (p_bucket::numeric + 1) * p_source.bucket_ticks - 1 END,
+        p_source.time_type)
+$$;
+COMMENT ON FUNCTION pymig._bucket_end(pymig.source, bigint) IS
+    'Last time of a bucket (inclusive: times are whole ticks), as a literal of the source''s time type.';
+
+-- sql/core/functions/_bucket_sql.sql
+CREATE OR REPLACE FUNCTION pymig._bucket_sql(p_source pymig.source, p_time text)
+RETURNS text
+LANGUAGE sql
+STABLE
+AS $$
+    SELECT format('coalesce(pymig.bucket_of(pymig.tick_of(%s), %s), (-9223372036854775807))', p_time, p_source.bucket_ticks)
+$$;
+COMMENT ON FUNCTION pymig._bucket_sql(pymig.source, text) IS 'SQL expression: the bucket of a time expression.';
+
+-- sql/core/functions/_bucket_start.sql
+CREATE OR REPLACE FUNCTION pymig._bucket_start(p_source pymig.source, p_bucket bigint)
+RETURNS text
+LANGUAGE sql
+STABLE
+AS $$
+    SELECT pymig.time_text(
+        CASE WHEN p_bucket IN (9223372036854775807, -9223372036854775808) THEN p_bucket::numeric
+             ELSE p_bucket::numeric * p_source.bucket_ticks END,
+        p_source.time_type)
+$$;
+COMMENT ON FUNCTION pymig._bucket_start(pymig.source, bigint) IS 'First time of a bucket, as a literal of the source''s time type.';
+
+-- sql/core/functions/_canonical_entity.sql
+CREATE OR REPLACE FUNCTION pymig._canonical_entity(p_source pymig.source, p_entity text)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_type text := (SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a
+                    WHERE a.attrelid = p_source.narrow AND a.attname = p_source.entity_column);
+    v_entity text;
+    v_exists boolean;
+BEGIN
+    BEGIN
+        EXECUTE format('SELECT %L::%s::text', p_entity, v_type) INTO v_entity;
+        EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L)', p_source.source || '_cell', v_entity)
+        INTO v_exists;
+    EXCEPTION WHEN data_exception THEN
+        v_exists := false;
+    END;
+    IF v_exists OR EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = v_entity) THEN
+        RETURN v_entity;
+    END IF;
+    RAISE EXCEPTION '% has no rows with % = %', p_source.narrow, p_source.entity_column, quote_nullable(p_entity)
+        USING ERRCODE = 'PM002', HINT = 'List what is there: SELECT * FROM pymig.discover_entities().';
+END
+$$;
+COMMENT ON FUNCTION pymig._canonical_entity(pymig.source, text) IS
+    'Text form of an entity as the narrow table has it (a uuid in lower case, say). PM002 where it has no rows and never had.';
+
+-- sql/core/functions/_cast_sql.sql
+CREATE OR REPLACE FUNCTION pymig._cast_sql(p_expression text, p_kind text, p_cell_type text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN p_cell_type = 'text' THEN format('(%s)::text COLLATE "C"', p_expression)
+        WHEN p_cell_type = p_kind THEN format('(%s)::%s', p_expression, p_kind)
+        WHEN p_kind = 'int8' AND p_cell_type = 'numeric' THEN format('(%s)::numeric', p_expression)
+        -- Up to 2^53 every integer is a double (IEEE 754); beyond it a cast would change digits.
+        WHEN p_kind = 'int8' AND p_cell_type = 'float8' THEN
+            format('CASE WHEN %1$s BETWEEN -9007199254740992 AND 9007199254740992 THEN (%1$s)::float8 END', p_expression)
+    END
+$$;
+COMMENT ON FUNCTION pymig._cast_sql(text, text, text) IS
+    'SQL expression that turns a value of one kind into a cell type without loss (NULL at run time where a value does not fit); NULL: never possible.';
+
+-- sql/core/functions/_check_source.sql
+CREATE OR REPLACE FUNCTION pymig._check_source(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation pg_class := (SELECT c FROM pg_class AS c WHERE c.oid = p_source.narrow);
+    v_missing text := (
+        SELECT string_agg(quote_ident(w.name), ', ')
+        FROM unnest(ARRAY[p_source.entity_column, p_source.channel_column, p_source.time_column, p_source.format_column]
+                    || p_source.value_columns || p_source.tie_break) AS w (name)
+        WHERE w.name IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pg_attribute AS a
+            WHERE a.attrelid = p_source.narrow AND a.attname = w.name AND a.attnum > 0 AND NOT a.attisdropped));
+    v_unmapped text := (
+        SELECT string_agg(quote_ident(f.value), ', ') FROM jsonb_each_text(p_source.formats) AS f
+        WHERE f.value <> ALL (p_source.value_columns));
+    v_wrong text;
+    v_hint text := 'See docs/reference/sources.md for what a source can be.';
+BEGIN
+    v_wrong := CASE
+        WHEN p_source.source IS NULL OR p_source.source !~ '^[a-z_][a-z0-9_]{0,39}$' THEN
+            format('%s is not a source name: use up to 40 lower-case letters, digits and underscores', coalesce(quote_literal(p_source.source), 'NULL'))
+        WHEN EXISTS (SELECT FROM pymig.source AS s WHERE s.source = p_source.source) THEN
+            format('there already is a source %L', p_source.source)
+        WHEN EXISTS (SELECT FROM pymig.source AS s WHERE s.narrow = p_source.narrow) THEN
+            format('%s is already registered', p_source.narrow)
+        WHEN p_source.narrow IS NULL OR v_relation.relkind IS DISTINCT FROM 'r' THEN
+            format('%s is %s, and only an ordinary table can be a source', coalesce(p_source.narrow::text, 'NULL'),
+                CASE v_relation.relkind WHEN 'p' THEN 'a partitioned table' WHEN 'v' THEN 'a view' WHEN 'f' THEN 'a foreign table'
+                     WHEN 'm' THEN 'a materialized view' ELSE 'no table' END)
+        WHEN v_relation.relpersistence = 't' THEN format('%s is a temporary table', p_source.narrow)
+        WHEN v_relation.relhassubclass THEN format('%s has inheritance children, whose changes fire no trigger of its own', p_source.narrow)
+        WHEN v_missing IS NOT NULL THEN format('%s has no column %s', p_source.narrow, v_missing)
+        WHEN cardinality(p_source.value_columns) = 0 THEN 'no value column was named'
+        WHEN p_source.time_type NOT IN ('timestamp without time zone', 'timestamp with time zone', 'date', 'bigint') THEN
+            format('column %I is %s; a time must be timestamp, timestamptz, date or a bigint epoch', p_source.time_column, p_source.time_type)
+        WHEN (p_source.time_type = 'bigint') <> (p_source.time_unit IS NOT NULL) THEN
+            'p_time_unit (s, ms or us) goes with a bigint time and with nothing else'
+        WHEN p_source.time_unit NOT IN ('s', 'ms', 'us') THEN format('%L is not a time unit: use s, ms or us', p_source.time_unit)
+        WHEN (p_source.format_column IS NULL) <> (p_source.formats IS NULL) THEN 'p_format_column and p_formats go together'
+        WHEN p_source.formats IS NOT NULL AND p_source.formats = '{}' THEN 'p_formats maps nothing'
+        WHEN v_unmapped IS NOT NULL THEN format('p_formats names %s, which p_value_columns does not', v_unmapped)
+        WHEN p_source.column_types NOT IN ('text', 'native') THEN format('column types are text or native, not %L', p_source.column_types)
+        WHEN p_source.new_entities NOT IN ('ask', 'auto') THEN format('the policy for new entities is ask or auto, not %L', p_source.new_entities)
+        WHEN NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = p_source.wide_schema) THEN
+            format('there is no schema %I for the wide tables', p_source.wide_schema)
+        WHEN position('{entity}' IN p_source.wide_name) = 0 THEN 'p_wide_name must contain {entity}, or all entities would share one table'
+        WHEN p_source.dictionary IS NOT NULL AND 2 <> (
+            SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = p_source.dictionary AND NOT a.attisdropped
+            AND a.attname IN (p_source.dictionary_key, p_source.dictionary_name)) THEN
+            format('%s lacks the columns named by p_dictionary_key and p_dictionary_name', p_source.dictionary)
+    END;
+    IF v_wrong IS NULL AND NOT has_table_privilege(p_source.narrow, 'SELECT, TRIGGER') THEN
+        RAISE EXCEPTION 'role % may not read % and create triggers on it', current_user, p_source.narrow
+            USING ERRCODE = 'PM008', HINT = format('GRANT SELECT, TRIGGER ON %s TO %I; arming also needs its owner.', p_source.narrow, current_user);
+    ELSIF v_wrong IS NOT NULL THEN
+        RAISE EXCEPTION '%', v_wrong USING ERRCODE = 'PM003', HINT = v_hint;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._check_source(pymig.source) IS 'PM003 with one sentence on the first thing that makes a table unfit as a source; PM008 for a missing privilege.';
+
+-- sql/core/functions/_check_source_indexes.sql
+CREATE OR REPLACE FUNCTION pymig._check_source_indexes(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT (p_source.reads_by_key OR p_source.reads_by_time) THEN
+        RAISE EXCEPTION 'no index of % finds the rows of an entity and a time range', p_source.narrow
+            USING ERRCODE = 'PM003',
+            HINT = format('CREATE INDEX CONCURRENTLY ON %s (%I, %I); every chunk would read the whole table without it.',
+                p_source.narrow, p_source.entity_column, p_source.time_column);
+    ELSIF NOT p_source.is_unique AND p_source.tie_break = '{}' THEN
+        RAISE EXCEPTION 'no unique key on (%, %, %) of % rules duplicates out, and no tie-break says which of them counts',
+            p_source.entity_column, p_source.channel_column, p_source.time_column, p_source.narrow
+            USING ERRCODE = 'PM003', HINT = 'Name the columns whose highest value wins, e.g. p_tie_break => ''{id}''. NOT NULL columns are part of a unique key.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._check_source_indexes(pymig.source) IS 'PM003 where no index serves chunks, or duplicates could not be decided.';
+
+-- sql/core/functions/_choose_strategy.sql
+CREATE OR REPLACE FUNCTION pymig._choose_strategy(p_source pymig.source, p_entity pymig.entity)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH candidate AS (
+        -- In the order the measurements of docs/explanation/pivot.md put them.
+        SELECT s.strategy, row_number() OVER (ORDER BY s.rank) AS rank
+        FROM (VALUES ('filter', 0), ('transpose', 1), ('json', 2), ('crosstab', 3)) AS s (strategy, rank)
+        WHERE CASE s.strategy
+            WHEN 'filter' THEN (SELECT count(*) FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity.entity) <= 16
+            WHEN 'crosstab' THEN EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'tablefunc')
+            ELSE true END
+    ),
+    measured AS (
+        SELECT c.strategy, sum(c.narrow_rows) / nullif(sum(c.seconds), 0) AS rows_per_second
+        FROM pymig.chunk AS c
+        WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.state = 'done' AND c.narrow_rows > 0
+        GROUP BY c.strategy
+    ),
+    done AS (
+        SELECT count(*) AS chunks FROM pymig.chunk AS c
+        WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.state = 'done' AND c.narrow_rows > 0
+    )
+    -- The first candidate moves the first four chunks, each other one is then tried on one chunk, the fastest moves the rest.
+    SELECT CASE WHEN p_entity.strategy <> 'auto' THEN p_entity.strategy ELSE (
+        SELECT c.strategy
+        FROM candidate AS c CROSS JOIN done AS d LEFT JOIN measured AS m USING (strategy)
+        ORDER BY (m.strategy IS NULL AND c.rank > 1 AND d.chunks >= 3 + c.rank - 1) DESC,
+            m.rows_per_second DESC NULLS LAST, c.rank
+        LIMIT 1) END
+$$;
+COMMENT ON FUNCTION pymig._choose_strategy(pymig.source, pymig.entity) IS
+    'Pivot strategy of the next chunk: the one that was set, or with auto the one that moved most rows a second on this entity so far, once each candidate has had its try.';
+
+-- sql/core/functions/_chunk_buckets.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_buckets(p_source text, p_entity text)
+RETURNS int
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- About a second a chunk: short enough for vacuum (R20) and for a clean stop, long enough to drown the planning of a
+    -- 1,000-column statement. At most 64 bucket locks (R18), and at most twice the size that was just measured.
+    SELECT CASE WHEN count(*) = 0 THEN 1
+        ELSE greatest(1, least(64, 2 * max(c.buckets), sum(c.buckets) / nullif(sum(c.seconds), 0))) END::int
+    FROM (
+        SELECT c.last_bucket - c.first_bucket + 1 AS buckets, c.seconds
+        FROM pymig.chunk AS c
+        WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done'
+        ORDER BY c.chunk DESC
+        LIMIT 8
+    ) AS c
+$$;
+COMMENT ON FUNCTION pymig._chunk_buckets(text, text) IS 'Buckets the next chunks should have to take about a second each, by the last ones.';
+
+-- sql/core/functions/_chunk_failed.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_failed(p_chunk pymig.chunk, p_sqlstate text, p_error text)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c_attempts constant int := 5;
+    -- Another session was in the way, not the data: no smaller chunk would help.
+    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03');
+    v_middle bigint := p_chunk.first_bucket + (p_chunk.last_bucket - p_chunk.first_bucket) / 2;
+    v_chunk pymig.chunk;
+    v_source pymig.source := pymig._source(p_chunk.source);
+BEGIN
+    IF p_chunk.last_bucket > p_chunk.first_bucket AND NOT v_is_lock THEN
+        INSERT INTO pymig.chunk (source, entity, first_bucket, last_bucket, from_time, to_time, error)
+        VALUES (p_chunk.source, p_chunk.entity, v_middle + 1, p_chunk.last_bucket,
+            pymig._bucket_start(v_source, v_middle + 1), p_chunk.to_time, p_error);
+        UPDATE pymig.chunk AS c
+        SET last_bucket = v_middle, to_time = pymig._bucket_end(v_source, v_middle), error = p_error
+        WHERE c.chunk = p_chunk.chunk
+        RETURNING c.* INTO v_chunk;
+    ELSE
+        UPDATE pymig.chunk AS c SET
+            attempts = c.attempts + 1, error = format('%s (%s)', p_error, p_sqlstate),
+            state = CASE WHEN c.attempts + 1 >= CASE WHEN v_is_lock THEN 4 * c_attempts ELSE c_attempts END THEN 'failed' ELSE 'planned' END,
+            retry_at = clock_timestamp() + least(0.1 * 2 ^ c.attempts, 10) * (0.5 + random()) * interval '1 second',
+            finished_at = clock_timestamp()
+        WHERE c.chunk = p_chunk.chunk
+        RETURNING c.* INTO v_chunk;
+    END IF;
+    UPDATE pymig.entity AS e SET last_error = format('%s (%s)', p_error, p_sqlstate)
+    WHERE e.source = p_chunk.source AND e.entity = p_chunk.entity;
+    IF v_chunk.state = 'failed' THEN
+        PERFORM pymig._note('CRITICAL', p_chunk.source, p_chunk.entity, 'chunk failed',
+            format('Chunk %s (%s to %s) failed for good: %s', p_chunk.chunk, v_chunk.from_time, v_chunk.to_time, p_error));
+    END IF;
+    RETURN v_chunk;
+END
+$$;
+COMMENT ON FUNCTION pymig._chunk_failed(pymig.chunk, text, text) IS
+    'After a failed attempt: halves a chunk of several buckets, so that the failure is narrowed down to one; a single bucket is tried again with growing pauses, and reported as failed in the end. Never skipped.';
+
+-- sql/core/functions/_collect_pending.sql
+CREATE OR REPLACE FUNCTION pymig._collect_pending(p_source pymig.source)
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_keys bigint;
+    v_truncated boolean;
+    r_part record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended(format('pymig collect %L', p_source.source), 0)) THEN
+        RETURN 0;
+    END IF;
+    -- One statement: what it deletes it either keeps as work, or knows to be of nobody's interest in the same snapshot (R27).
+    EXECUTE format($sql$
+        WITH collected AS (
+            DELETE FROM pymig.%1$I AS p RETURNING p.entity::text AS entity, p.time, p.kind, p.recorded_at
+        ),
+        adopted AS (
+            INSERT INTO pymig.entity (source, entity, state, is_adopted, column_types)
+            SELECT DISTINCT %3$L, c.entity, CASE %4$L WHEN 'auto' THEN 'planned' ELSE 'known' END, %4$L = 'auto', %5$L
+            FROM collected AS c
+            WHERE c.entity IS NOT NULL
+              AND NOT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = %3$L AND e.entity = c.entity)
+            ON CONFLICT DO NOTHING
+            RETURNING entity, is_adopted
+        ),
+        noted AS (
+            INSERT INTO pymig.event (level, source, entity, what, detail)
+            SELECT CASE WHEN a.is_adopted THEN 'INFO' ELSE 'WARNING' END, %3$L, a.entity, 'new entity',
+                CASE WHEN a.is_adopted THEN 'It has begun to send and is migrated by the policy auto.'
+                     ELSE 'It has begun to send; migrate it, or set the policy to auto.' END
+            FROM adopted AS a
+        ),
+        kept AS (
+            INSERT INTO pymig.%2$I (entity, bucket, times, recorded_at)
+            SELECT c.entity, %6$s, array_agg(DISTINCT c.time), min(c.recorded_at)
+            FROM collected AS c
+            WHERE c.kind = 'key' AND (
+                EXISTS (SELECT FROM pymig.entity AS e
+                        WHERE e.source = %3$L AND e.entity = c.entity AND e.state NOT IN ('known', 'rolled_back'))
+                OR EXISTS (SELECT FROM adopted AS a WHERE a.entity = c.entity AND a.is_adopted))
+            GROUP BY 1, 2
+        )
+        SELECT count(*), coalesce(bool_or(c.kind = 'truncate'), false) FROM collected AS c
+        $sql$, p_source.source || '_pending', p_source.source || '_todo', p_source.source, p_source.new_entities,
+        p_source.column_types, pymig._bucket_sql(p_source, 'c.time'))
+    INTO v_keys, v_truncated;
+    IF v_truncated THEN
+        -- No narrow row is left of what wide has: look at every bucket again. A chunk in flight held TRUNCATE up until it had committed.
+        FOR r_part IN
+            SELECT p.entity, p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.part = 1
+        LOOP
+            EXECUTE format(
+                'INSERT INTO pymig.%1$I (entity, bucket, times, recorded_at)
+                 SELECT DISTINCT %2$L, %3$s, NULL::%4$s[], now() FROM %5$I.%6$I AS w
+                 UNION SELECT %2$L, %7$s, NULL, now()',
+                p_source.source || '_todo', r_part.entity, pymig._bucket_sql(p_source, format('w.%I', p_source.time_column)),
+                p_source.time_type, p_source.wide_schema, r_part.wide_table, (-9223372036854775807));
+        END LOOP;
+    END IF;
+    RETURN v_keys;
+END
+$$;
+COMMENT ON FUNCTION pymig._collect_pending(pymig.source) IS
+    'Moves what the triggers recorded to the indexed todo, grouped by bucket; discards keys of entities nobody migrates, parks those of planned ones, notices new entities, expands TRUNCATE. Returns the number of keys; 0 also while another session collects.';
+
+-- sql/core/functions/_column_definitions.sql
+CREATE OR REPLACE FUNCTION pymig._column_definitions(p_source text, p_entity text, p_part int)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Fixed width first: no padding between them (see _column_width).
+    SELECT string_agg(format('%I %s', c.wide_column, c.column_type), ', '
+        ORDER BY array_position(ARRAY['float8', 'int8', 'bool'], c.column_type), c.ord)
+    FROM pymig.channel AS c
+    WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
+$$;
+COMMENT ON FUNCTION pymig._column_definitions(text, text, int) IS 'Column list of CREATE TABLE for a part.';
+
+-- sql/core/functions/_column_names.sql
+CREATE OR REPLACE FUNCTION pymig._column_names(
+    p_source pymig.source, p_channels text[], p_taken text[], OUT channel text, OUT wide_column text)
+RETURNS SETOF record
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_reserved text[] := p_taken || p_source.time_column
+        || ARRAY['tableoid', 'xmin', 'cmin', 'xmax', 'cmax', 'ctid'];
+    v_names text := 'SELECT c.c, c.c FROM unnest($1) AS c (c)';
+BEGIN
+    IF p_source.dictionary IS NOT NULL THEN
+        v_names := format('SELECT c.c, coalesce((SELECT min(d.%I::text) FROM %s AS d WHERE d.%I::text = c.c), c.c) FROM unnest($1) AS c (c)',
+            p_source.dictionary_name, p_source.dictionary, p_source.dictionary_key);
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'WITH named(channel, name) AS (%s),
+         short AS (
+             SELECT n.channel, CASE
+                 WHEN octet_length(n.name) BETWEEN 1 AND 63 AND n.name <> ALL ($2) AND count(*) OVER (PARTITION BY n.name) = 1 THEN n.name
+                 ELSE pymig._cut_name(n.name, 63, n.channel) END AS name
+             FROM named AS n)
+         SELECT s.channel, CASE WHEN s.name = ANY ($2) OR row_number() OVER (PARTITION BY s.name ORDER BY s.channel) > 1
+             THEN ''channel_'' || md5(s.channel) ELSE s.name END
+         FROM short AS s', v_names)
+    USING p_channels, v_reserved;
+END
+$$;
+COMMENT ON FUNCTION pymig._column_names(pymig.source, text[], text[]) IS
+    'Column name of each channel: its id (or its name in the dictionary) verbatim, or a stable short name with a hash where that is empty, over 63 bytes, reserved or taken.';
+
+-- sql/core/functions/_column_width.sql
+CREATE OR REPLACE FUNCTION pymig._column_width(p_column_type text, p_is_appended boolean)
+RETURNS int
+LANGUAGE sql
+IMMUTABLE
+AS $$
+    SELECT CASE
+        WHEN p_column_type IN ('float8', 'int8') THEN CASE WHEN p_is_appended THEN 15 ELSE 8 END
+        WHEN p_column_type = 'bool' THEN 1
+        ELSE 24
+    END
+$$;
+COMMENT ON FUNCTION pymig._column_width(text, boolean) IS
+    'Worst-case bytes of a cell in a tuple. Variable-length values: the toaster moves out only what is longer than MAXALIGN(18) = 24 bytes (heaptoast.c), so 24, not the 18 of a TOAST pointer. Fixed-width columns stand first in a new table; appended behind text they can need 7 bytes of padding.';
+
+-- sql/core/functions/_compare_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._compare_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS pymig.verification
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_result pymig.verification;
+    v_quarantine_off bigint;
+BEGIN
+    v_result.source := p_source.source;
+    v_result.entity := p_entity;
+    v_result.bucket := p_bucket;
+    v_result.from_time := pymig._bucket_start(p_source, p_bucket);
+    v_result.to_time := pymig._bucket_end(p_source, p_bucket);
+    v_result.repaired := false;
+    EXECUTE pymig._verify_sql(p_source, p_entity, p_bucket)
+    INTO v_result.cells, v_result.differences, v_result.sample, v_result.digest, v_quarantine_off;
+    v_result.differences := v_result.differences + coalesce(v_quarantine_off, 0);
+    v_result.is_equal := v_result.differences = 0;
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pymig._compare_bucket(pymig.source, text, bigint) IS 'Runs the comparison of one bucket; changes nothing.';
+
+-- sql/core/functions/_create_entity.sql
+CREATE OR REPLACE FUNCTION pymig._create_entity(p_source pymig.source, p_entity text, p_allow_scan boolean)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_entity pymig.entity;
+    v_parts int;
+    v_bounds record;
+    v_name text;
+BEGIN
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
+    SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR UPDATE;
+    IF v_entity.state <> 'planned' THEN
+        RETURN;
+    END IF;
+    IF pymig._trigger_state(p_source.narrow) <> 'armed' THEN
+        RAISE EXCEPTION 'the triggers of % are not armed', p_source.narrow
+            USING ERRCODE = 'PM004', HINT = 'CALL pymig.start_sync(...) arms them.';
+    END IF;
+    v_name := pymig._wide_table_name(p_source, p_entity);
+    CREATE TEMPORARY TABLE _pymig_layout ON COMMIT DROP AS
+        SELECT l.* FROM pymig._layout(p_source, p_entity, v_entity.column_types, p_allow_scan) AS l;
+    SELECT max(l.part) INTO v_parts FROM pg_temp._pymig_layout AS l;
+    IF v_parts IS NULL THEN
+        RAISE EXCEPTION '% has no rows with % = %', p_source.narrow, p_source.entity_column, quote_literal(p_entity)
+            USING ERRCODE = 'PM002', HINT = 'List what is there: SELECT * FROM pymig.discover_entities().';
+    END IF;
+    INSERT INTO pymig.part (source, entity, part, wide_table)
+    SELECT p_source.source, p_entity, g.part, CASE WHEN v_parts = 1 THEN v_name ELSE v_name || '_' || g.part END
+    FROM generate_series(1, v_parts) AS g (part);
+    INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)
+    SELECT p_source.source, p_entity, l.channel, l.ord, l.part, l.wide_column, l.column_type FROM pg_temp._pymig_layout AS l;
+    DROP TABLE pg_temp._pymig_layout;
+    v_bounds := pymig._discover_bounds(p_source, p_entity);
+    UPDATE pymig.entity AS e SET
+        state = 'syncing', wide_table = v_name, started_at = now(), state_changed_at = now(), last_error = NULL,
+        first_bucket = v_bounds.first_bucket, last_bucket = v_bounds.last_bucket, next_bucket = v_bounds.first_bucket,
+        estimated_rows = pymig._estimate_rows(p_source, p_entity)
+    WHERE e.source = p_source.source AND e.entity = p_entity;
+    PERFORM pymig._create_part(p_source, p_entity, p.wide_table, pymig._column_definitions(p.source, p.entity, p.part))
+    FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
+    IF v_parts > 1 THEN
+        PERFORM pymig._create_parts_view(p_source, p_entity);
+    END IF;
+    PERFORM pymig._recompute(p_source, p_entity, 'json', (-9223372036854775807), (-9223372036854775807), NULL);
+    PERFORM pymig._note('INFO', p_source.source, p_entity, 'sync started', format('%s.%I keeps up from here on.', p_source.wide_schema, v_name));
+END
+$$;
+COMMENT ON FUNCTION pymig._create_entity(pymig.source, text, boolean) IS
+    'Last step of start_sync, in a snapshot later than arming: bounds, channels, wide tables, state syncing, all in one transaction.';
+
+-- sql/core/functions/_create_part.sql
+CREATE OR REPLACE FUNCTION pymig._create_part(p_source pymig.source, p_entity text, p_wide_table text, p_columns text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table text := format('%I.%I', p_source.wide_schema, p_wide_table);
+    r_grant record;
+BEGIN
+    -- toast_tuple_target: cells stay in the row as long as it fits a page; the default would push long ones out of any row over 2 kB.
+    EXECUTE format('CREATE TABLE %s (%I %s PRIMARY KEY%s) WITH (toast_tuple_target = 8160)',
+        v_table, p_source.time_column, p_source.time_type, coalesce(', ' || p_columns, ''));
+    EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
+        format('Wide table of %s from %s, kept equal by pymig. Columns: pymig.channel_map. Write to the narrow table.', p_entity, p_source.narrow));
+    FOR r_grant IN
+        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee
+        FROM pg_class AS c
+        CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+        LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE c.oid = p_source.narrow AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %s', v_table, r_grant.grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._create_part(pymig.source, text, text, text) IS
+    'Creates one wide table; whoever may read the narrow table may read it.';
+
+-- sql/core/functions/_create_parts_view.sql
+CREATE OR REPLACE FUNCTION pymig._create_parts_view(p_source pymig.source, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_view text := (SELECT format('%I.%I', p_source.wide_schema, e.wide_table) FROM pymig.entity AS e
+                    WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_columns text;
+    v_count int;
+    v_from text;
+    r_grant record;
+BEGIN
+    SELECT string_agg(format('part_%s.%I', c.part, c.wide_column), ', ' ORDER BY c.ord), count(*)
+    INTO v_columns, v_count
+    FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity;
+    SELECT string_agg(format(CASE p.part WHEN 1 THEN '%1$I.%2$I AS part_%3$s' ELSE 'JOIN %1$I.%2$I AS part_%3$s USING (%4$I)' END,
+            p_source.wide_schema, p.wide_table, p.part, p_source.time_column), ' ' ORDER BY p.part)
+    INTO v_from
+    FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
+    IF v_count + 1 > 1600 THEN
+        -- A view has no more columns than a table: from here on the parts are read by their own names.
+        EXECUTE format('DROP VIEW IF EXISTS %s', v_view);
+        RETURN;
+    END IF;
+    EXECUTE format('CREATE OR REPLACE VIEW %s AS SELECT %I, %s FROM %s', v_view, p_source.time_column, v_columns, v_from);
+    EXECUTE format('COMMENT ON VIEW %s IS %L', v_view,
+        format('All parts of the wide table of %s. Columns: pymig.channel_map.', p_entity));
+    FOR r_grant IN
+        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee
+        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE c.oid = p_source.narrow AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %s', v_view, r_grant.grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._create_parts_view(pymig.source, text) IS
+    'The view with the entity''s name over its parts; columns by ord, so that new ones only append. None where it would pass 1,600 columns.';
+
+-- sql/core/functions/_cut_name.sql
+CREATE OR REPLACE FUNCTION pymig._cut_name(p_name text, p_bytes int, p_hash_of text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Cut between characters, not bytes: PostgreSQL's own cut could leave half a character, and two names equal.
+    SELECT left(p_name, (
+        SELECT max(n.n) FROM generate_series(0, p_bytes) AS n (n)
+        WHERE octet_length(left(p_name, n.n)) <= p_bytes - 9)) || '_' || left(md5(p_hash_of), 8)
+$$;
+COMMENT ON FUNCTION pymig._cut_name(text, int, text) IS
+    'A stable name of at most so many bytes: the beginning of a name and 8 hexadecimal digits of the MD5 of what it stands for.';
+
+-- sql/core/functions/_deal_chunks.sql
+CREATE OR REPLACE FUNCTION pymig._deal_chunks(p_source pymig.source, p_entity text)
+RETURNS int
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- Enough for a few workers until the sizes are adapted again.
+    c_chunks constant int := 4;
+    v_size int := pymig._chunk_buckets(p_source.source, p_entity);
+    v_entity pymig.entity;
+    v_first bigint;
+    v_last bigint;
+    v_dealt int := 0;
+BEGIN
+    SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR NO KEY UPDATE;
+    WHILE v_dealt < c_chunks AND v_entity.next_bucket IS NOT NULL LOOP
+        v_first := pymig._next_narrow_bucket(p_source, p_entity, v_entity.next_bucket);
+        IF v_first IS NULL OR v_first > v_entity.last_bucket THEN
+            v_entity.next_bucket := NULL;
+            EXIT;
+        END IF;
+        v_last := CASE WHEN v_first = -9223372036854775808 THEN v_first
+                       ELSE least(v_first::numeric + v_size - 1, v_entity.last_bucket)::bigint END;
+        INSERT INTO pymig.chunk (source, entity, first_bucket, last_bucket, from_time, to_time)
+        VALUES (p_source.source, p_entity, v_first, v_last, pymig._bucket_start(p_source, v_first), pymig._bucket_end(p_source, v_last));
+        v_dealt := v_dealt + 1;
+        v_entity.next_bucket := CASE WHEN v_last < v_entity.last_bucket THEN v_last + 1 END;
+    END LOOP;
+    UPDATE pymig.entity AS e SET next_bucket = v_entity.next_bucket WHERE e.source = p_source.source AND e.entity = p_entity;
+    RETURN v_dealt;
+END
+$$;
+COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text) IS
+    'Deals the next few chunks from where the last one ended, jumping over gaps. Returns how many; 0: the frozen upper bound is reached.';
+
+-- sql/core/functions/_differences_sql.sql
+CREATE OR REPLACE FUNCTION pymig._differences_sql(
+    p_source pymig.source, p_entity text, p_types text[], p_parts int[], p_condition text, p_by_key boolean)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_cells text := (
+        SELECT string_agg(format(
+            'SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = %2$L AND c.entity = %3$L AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM unequal_%1$s AS u CROSS JOIN LATERAL (
+                 SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
+                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
+                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d', t.t, p_source.source, p_entity), ' UNION ALL ')
+        FROM unnest(p_types) AS t (t));
+    v_rows text := (
+        SELECT string_agg(format(
+            'SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN ''no row'' ELSE ''row'' END, CASE WHEN w.time IS NULL THEN ''no row'' ELSE ''row'' END
+             FROM narrow_time AS n
+             FULL JOIN (SELECT u.time FROM wide_%s AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
+             WHERE n.time IS NULL OR w.time IS NULL', p.p), ' UNION ALL ')
+        FROM unnest(p_parts) AS p (p));
+    v_unknown text := CASE WHEN p_by_key THEN format(
+            'SELECT c.channel::text, n.time, n.as_text, ''no column''
+             FROM channel AS c JOIN pymig.%I AS n ON n.entity = %L AND n.channel = c.channel AND %s WHERE c.ord IS NULL',
+            p_source.source || '_cell', p_entity, p_condition)
+        ELSE 'SELECT x.channel, x.time, NULL, ''no column'' FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL' END;
+BEGIN
+    RETURN concat_ws(' UNION ALL ', v_cells, v_rows, v_unknown);
+END
+$$;
+COMMENT ON FUNCTION pymig._differences_sql(pymig.source, text, text[], int[], text, boolean) IS
+    'SELECT of all differences of a bucket: cells, wide rows missing or surplus in any part, channels without a column.';
+
+-- sql/core/functions/_discover_bounds.sql
+CREATE OR REPLACE FUNCTION pymig._discover_bounds(
+    p_source pymig.source, p_entity text, OUT first_bucket bigint, OUT last_bucket bigint)
+RETURNS record
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_view text := p_source.source || '_cell';
+    v_bounds text := format('SELECT min(n.raw_time) AS first, max(n.raw_time) AS last FROM pymig.%I AS n WHERE n.entity = %L', v_view, p_entity);
+BEGIN
+    IF p_source.reads_by_key THEN
+        v_bounds := format(
+            'SELECT min(b.first) AS first, max(b.last) AS last FROM (
+                 WITH RECURSIVE loose(value) AS (%s)
+                 SELECT x.* FROM loose AS l CROSS JOIN LATERAL (%s AND n.channel = l.value) AS x WHERE l.value IS NOT NULL) AS b',
+            pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L', p_entity)), v_bounds);
+    END IF;
+    EXECUTE format('SELECT pymig.bucket_of(pymig.tick_of(b.first), %1$s), pymig.bucket_of(pymig.tick_of(b.last), %1$s) FROM (%2$s) AS b',
+        p_source.bucket_ticks, v_bounds)
+    INTO first_bucket, last_bucket;
+END
+$$;
+COMMENT ON FUNCTION pymig._discover_bounds(pymig.source, text) IS
+    'Buckets of the first and the last time of an entity: by first and last row of each channel where the key allows.';
+
+-- sql/core/functions/_discover_channels.sql
+CREATE OR REPLACE FUNCTION pymig._discover_channels(
+    p_source pymig.source, p_entity text, p_allow_scan boolean, OUT channel text, OUT kinds text[])
+RETURNS SETOF record
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- The latest rows of a channel tell its type; a type that only older rows have is drift, handled when it is met.
+    c_sample constant int := 100;
+    v_view text := p_source.source || '_cell';
+BEGIN
+    IF p_source.reads_by_key THEN
+        RETURN QUERY EXECUTE format(
+            'WITH RECURSIVE loose(value) AS (%s)
+             SELECT l.value::text, ARRAY(
+                 SELECT DISTINCT s.kind
+                 FROM (SELECT n.kind, n.fault FROM pymig.%I AS n WHERE n.entity = %L AND n.channel = l.value
+                       ORDER BY n.raw_time DESC LIMIT %s) AS s
+                 WHERE s.kind IS NOT NULL AND s.fault IS NULL ORDER BY 1)
+             FROM loose AS l WHERE l.value IS NOT NULL',
+            pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L', p_entity)), v_view, p_entity, c_sample);
+    ELSE
+        PERFORM pymig._refuse_long_scan(p_source, p_allow_scan, 'channels');
+        RETURN QUERY EXECUTE format(
+            'SELECT n.channel::text, array_remove(array_agg(DISTINCT n.kind) FILTER (WHERE n.fault IS NULL), NULL)
+             FROM pymig.%I AS n WHERE n.entity = %L AND n.channel IS NOT NULL GROUP BY n.channel::text',
+            v_view, p_entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._discover_channels(pymig.source, text, boolean) IS
+    'All channels of an entity, and the native kinds of value seen in them (all rows, or the latest 100 of each where channels are read by key).';
+
+-- sql/core/functions/_drop_wide_tables.sql
+CREATE OR REPLACE FUNCTION pymig._drop_wide_tables(p_source pymig.source, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_parts text := (SELECT string_agg(format('%I.%I', p_source.wide_schema, p.wide_table), ', ')
+                     FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
+BEGIN
+    IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE n.nspname = p_source.wide_schema AND c.relname = v_name AND c.relkind = 'v') THEN
+        EXECUTE format('DROP VIEW %I.%I', p_source.wide_schema, v_name);
+    END IF;
+    IF v_parts IS NOT NULL THEN
+        EXECUTE format('DROP TABLE IF EXISTS %s', v_parts);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_wide_tables(pymig.source, text) IS
+    'Drops the wide tables and the view of an entity. 2BP01 where something of the user''s depends on them.';
+
+-- sql/core/functions/_due_todo.sql
+CREATE OR REPLACE FUNCTION pymig._due_todo(p_source pymig.source, OUT entities text[], OUT buckets bigint[])
+RETURNS record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Round robin over the entities, newest bucket first: nobody's backlog delays another's live rows.
+    EXECUTE format(
+        'SELECT array_agg(t.entity ORDER BY t.turn, t.entity), array_agg(t.bucket ORDER BY t.turn, t.entity)
+         FROM (
+             SELECT d.entity, d.bucket, row_number() OVER (PARTITION BY d.entity ORDER BY d.bucket DESC) AS turn
+             FROM pymig.%I AS d
+             JOIN pymig.entity AS e ON e.source = %L AND e.entity = d.entity AND e.wide_table IS NOT NULL
+             GROUP BY d.entity, d.bucket
+             HAVING coalesce(max(d.retry_at), ''-infinity'') <= clock_timestamp()
+         ) AS t', p_source.source || '_todo', p_source.source)
+    INTO entities, buckets;
+END
+$$;
+COMMENT ON FUNCTION pymig._due_todo(pymig.source) IS
+    'The (entity, bucket) pairs that are due for a recompute, in the order to do them. Parked keys of entities without wide tables are not among them.';
+
+-- sql/core/functions/_entity.sql
+CREATE OR REPLACE FUNCTION pymig._entity(p_source text, p_entity text)
+RETURNS pymig.entity
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_entity pymig.entity;
+BEGIN
+    SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity;
+    IF v_entity.wide_table IS NULL THEN
+        RAISE EXCEPTION '% is not being migrated', coalesce(quote_literal(p_entity), 'NULL')
+            USING ERRCODE = 'PM004', HINT = 'Start it: CALL pymig.migrate(...) or CALL pymig.start_sync(...).';
+    END IF;
+    RETURN v_entity;
+END
+$$;
+COMMENT ON FUNCTION pymig._entity(text, text) IS 'Row of an entity that has wide tables. PM004 where it has none.';
+
+-- sql/core/functions/_estimate_rows.sql
+CREATE OR REPLACE FUNCTION pymig._estimate_rows(p_source pymig.source, p_entity text)
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_plan json;
+BEGIN
+    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM pymig.%I AS n WHERE n.entity = %L', p_source.source || '_cell', p_entity) INTO v_plan;
+    RETURN (v_plan -> 0 -> 'Plan' ->> 'Plan Rows')::numeric::bigint;
+END
+$$;
+COMMENT ON FUNCTION pymig._estimate_rows(pymig.source, text) IS
+    'Narrow rows of an entity by the planner''s statistics (ANALYZE the narrow table for a good one).';
+
+-- sql/core/functions/_expected_bytes.sql
+CREATE OR REPLACE FUNCTION pymig._expected_bytes(p_rows bigint, p_layout pymig.planned_channel[])
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A text cell of a number is about 8 characters long. 36 bytes of header and line pointer and 24 of index entry for each wide row.
+    SELECT (sum(CASE WHEN l.column_type = 'text' THEN 9 ELSE pymig._column_width(l.column_type, false) END) * p_rows / greatest(count(*), 1)
+        + count(DISTINCT l.part) * 60 * p_rows / greatest(count(*), 1))::bigint
+    FROM unnest(p_layout) AS l
+$$;
+COMMENT ON FUNCTION pymig._expected_bytes(bigint, pymig.planned_channel[]) IS
+    'Rough size of the wide tables in bytes, were every channel sent at every time.';
+
+-- sql/core/functions/_failed_chunks.sql
+CREATE OR REPLACE FUNCTION pymig._failed_chunks(p_source text, p_entity text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('%s to %s: %s', c.from_time, c.to_time, c.error), '; ' ORDER BY c.first_bucket)
+    FROM (SELECT c.* FROM pymig.chunk AS c WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'failed' ORDER BY c.first_bucket LIMIT 5) AS c
+$$;
+COMMENT ON FUNCTION pymig._failed_chunks(text, text) IS 'The first five failed chunks of an entity, for a person.';
+
+-- sql/core/functions/_fault_columns.sql
+CREATE OR REPLACE FUNCTION pymig._fault_columns()
+RETURNS text[]
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY['fault', 'kind', 'narrow_row'] || ARRAY(SELECT 'as_' || t.t FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (t))
+$$;
+COMMENT ON FUNCTION pymig._fault_columns() IS 'Columns of the cell view that _faults_sql looks at.';
+
+-- sql/core/functions/_faults_sql.sql
+CREATE OR REPLACE FUNCTION pymig._faults_sql(p_cells text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'SELECT f.* FROM (
+             SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
+                 WHEN ''text'' THEN false WHEN ''float8'' THEN x.as_float8 IS NULL WHEN ''int8'' THEN x.as_int8 IS NULL WHEN ''bool'' THEN x.as_bool IS NULL WHEN ''numeric'' THEN x.as_numeric IS NULL WHEN ''jsonb'' THEN x.as_jsonb IS NULL END THEN ''type_mismatch'' END) AS reason
+             FROM (%s) AS x) AS f
+         WHERE f.reason IS NOT NULL', p_cells)
+$$;
+COMMENT ON FUNCTION pymig._faults_sql(text) IS
+    'SELECT of the rows among those of _cells_sql that can''t be a cell of their column, with the reason.';
+
+-- sql/core/functions/_finish_backfill.sql
+CREATE OR REPLACE FUNCTION pymig._finish_backfill(p_source text, p_entity text)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_planned bigint;
+    v_failed bigint;
+BEGIN
+    SELECT count(*) FILTER (WHERE c.state = 'planned'), count(*) FILTER (WHERE c.state = 'failed')
+    INTO v_planned, v_failed
+    FROM pymig.chunk AS c
+    WHERE c.source = p_source AND c.entity = p_entity AND c.state <> 'done';
+    IF v_planned > 0 THEN
+        RETURN 'wait';
+    ELSIF v_failed > 0 THEN
+        UPDATE pymig.entity AS e SET state = 'failed', state_changed_at = now()
+        WHERE e.source = p_source AND e.entity = p_entity AND e.state = 'syncing';
+        RETURN 'failed';
+    END IF;
+    UPDATE pymig.entity AS e SET state = 'backfilled', backfilled_at = now(), state_changed_at = now(), last_error = NULL
+    WHERE e.source = p_source AND e.entity = p_entity AND e.state IN ('syncing', 'failed') AND e.next_bucket IS NULL;
+    IF FOUND THEN
+        PERFORM pymig._note('INFO', p_source, p_entity, 'backfilled', 'All of its history is in the wide table.');
+        RETURN 'done';
+    END IF;
+    RETURN 'wait';
+END
+$$;
+COMMENT ON FUNCTION pymig._finish_backfill(text, text) IS
+    'With no chunk left to claim: wait (others still move some), failed, or done and the entity is backfilled.';
+
+-- sql/core/functions/_finish_verify.sql
+CREATE OR REPLACE FUNCTION pymig._finish_verify(p_source pymig.source, p_entity text, p_started timestamptz)
+RETURNS text
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_unequal bigint;
+    v_differences numeric;
+    v_stuck bigint;
+    v_error text;
+BEGIN
+    DELETE FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity AND v.checked_at < p_started;
+    SELECT count(*), sum(v.differences) INTO v_unequal, v_differences
+    FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity AND NOT v.is_equal;
+    -- A pending key excuses a difference; one that can't be recomputed must not excuse it for ever.
+    EXECUTE format('SELECT count(*), max(d.error) FROM pymig.%I AS d WHERE d.entity = $1 AND d.attempts > 0 AND d.recorded_at < $2', p_source.source || '_todo')
+    INTO v_stuck, v_error
+    USING p_entity, p_started;
+    IF v_unequal = 0 AND v_stuck = 0 THEN
+        UPDATE pymig.entity AS e SET
+            state = 'verified', verified_at = now(),
+            state_changed_at = CASE WHEN e.state = 'verified' THEN e.state_changed_at ELSE now() END
+        WHERE e.source = p_source.source AND e.entity = p_entity AND e.state IN ('backfilled', 'verified');
+        PERFORM pymig._note('INFO', p_source.source, p_entity, 'verified', format('%s buckets compared, all equal.', (
+            SELECT count(*) FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity)));
+        RETURN NULL;
+    END IF;
+    UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
+    WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'verified';
+    PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'verification mismatch',
+        format('%s differences in %s buckets, %s buckets with keys that can''t be recomputed.', coalesce(v_differences, 0), v_unequal, v_stuck));
+    RETURN CASE WHEN v_unequal > 0 THEN format('%s differences in %s buckets', v_differences, v_unequal)
+                ELSE format('the pending keys of %s buckets cannot be recomputed: %s', v_stuck, v_error) END;
+END
+$$;
+COMMENT ON FUNCTION pymig._finish_verify(pymig.source, text, timestamptz) IS
+    'Sums a verification up and sets the entity''s state by it. Returns what is wrong, or NULL.';
+
+-- sql/core/functions/_forget_entity.sql
+CREATE OR REPLACE FUNCTION pymig._forget_entity(p_source pymig.source, p_entity text, p_lock_timeout interval)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_had_tables boolean;
+BEGIN
+    -- Recomputes last about a second; ingest takes none of these locks.
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
+    PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
+    SELECT e.wide_table IS NOT NULL INTO v_had_tables FROM pymig.entity AS e
+    WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'known' FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM pymig._drop_wide_tables(p_source, p_entity);
+    DELETE FROM pymig.chunk AS c WHERE c.source = p_source.source AND c.entity = p_entity;
+    DELETE FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
+    DELETE FROM pymig.quarantine AS q WHERE q.source = p_source.source AND q.entity = p_entity;
+    DELETE FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity;
+    EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
+    UPDATE pymig.entity AS e SET
+        state = 'rolled_back', is_adopted = false, wide_table = NULL, first_bucket = NULL, last_bucket = NULL, next_bucket = NULL,
+        estimated_rows = NULL, last_error = NULL, started_at = NULL, backfilled_at = NULL, verified_at = NULL, state_changed_at = now()
+    WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'rolled_back';
+    IF FOUND THEN
+        PERFORM pymig._note('INFO', p_source.source, p_entity, 'rolled back', 'Its wide tables are gone; the narrow table was never changed.');
+    END IF;
+    RETURN v_had_tables;
+END
+$$;
+COMMENT ON FUNCTION pymig._forget_entity(pymig.source, text, interval) IS
+    'One attempt to roll an entity back: drops its wide tables and all state of it in one transaction. 55P03 where a reader held a wide table for longer than the timeout. Returns whether it had wide tables.';
+
+-- sql/core/functions/_forget_quarantine.sql
+CREATE OR REPLACE FUNCTION pymig._forget_quarantine(
+    p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+BEGIN
+    DELETE FROM pymig.quarantine AS q
+    WHERE q.source = p_source.source AND q.entity = p_entity AND q.bucket BETWEEN p_first_bucket AND p_last_bucket
+      AND (p_times IS NULL OR q.time = ANY (p_times::text[]));
+END
+$$;
+COMMENT ON FUNCTION pymig._forget_quarantine(pymig.source, text, bigint, bigint, text) IS
+    'Deletes what was quarantined of a run of buckets or of some times, before it is found again.';
+
+-- sql/core/functions/_grain_sql.sql
+CREATE OR REPLACE FUNCTION pymig._grain_sql(p_source pymig.source, p_time text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN p_source.grain_ticks IS NULL THEN p_time
+        WHEN p_source.time_type = 'bigint' THEN
+            format('((%1$s) / %2$s - ((%1$s) %% %2$s < 0)::int) * %2$s', p_time, p_source.grain_ticks)
+        WHEN p_source.time_type = 'date' THEN
+            format('CASE WHEN isfinite(%1$s) THEN date ''2000-01-01'' + (%2$s * floor((%1$s - date ''2000-01-01'')::numeric / %2$s))::int ELSE %1$s END',
+                p_time, p_source.grain_ticks)
+        ELSE format('date_bin(%L::interval, %s, %L::%s)',
+                p_source.grain_ticks || ' microseconds', p_time, '2000-01-01 00:00:00+00', p_source.time_type)
+    END
+$$;
+COMMENT ON FUNCTION pymig._grain_sql(pymig.source, text) IS
+    'SQL expression: the wide time a narrow time falls on (itself, without a time grain).';
+
+-- sql/core/functions/_heartbeat.sql
+CREATE OR REPLACE FUNCTION pymig._heartbeat(p_worker text)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pymig.worker AS w (worker, backend)
+    VALUES (coalesce(p_worker, nullif(current_setting('application_name'), ''), 'psql'), pg_backend_pid())
+    ON CONFLICT (worker) DO UPDATE SET seen_at = now(), backend = excluded.backend
+    WHERE w.seen_at < now() - interval '1 second' OR w.backend <> excluded.backend;
+    DELETE FROM pymig.worker AS w WHERE w.seen_at < now() - interval '1 day';
+$$;
+COMMENT ON FUNCTION pymig._heartbeat(text) IS 'Leaves a heartbeat, at most one a second; forgets workers that were silent for a day.';
+
+-- sql/core/functions/_index_paths.sql
+CREATE OR REPLACE FUNCTION pymig._index_paths(
+    p_narrow regclass, p_entity_column text, p_channel_column text, p_time_column text,
+    OUT reads_by_key boolean, OUT reads_by_time boolean, OUT is_unique boolean)
+RETURNS record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH index_columns AS (
+        SELECT i.indexrelid, i.indisunique AND i.indimmediate AS is_unique,
+            array_agg(coalesce(a.attname::text, '(expression)') ORDER BY k.pos) AS columns
+        FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'btree'
+        CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, pos)
+        LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND k.attnum > 0
+        WHERE i.indrelid = p_narrow AND i.indisvalid AND i.indpred IS NULL AND k.pos <= i.indnkeyatts
+        GROUP BY i.indexrelid, i.indisunique, i.indimmediate
+    ),
+    no_nulls AS (
+        SELECT bool_and(a.attnotnull) AS hold
+        FROM pg_attribute AS a
+        WHERE a.attrelid = p_narrow AND a.attname IN (p_entity_column, p_channel_column, p_time_column)
+    )
+    SELECT
+        -- A NULL channel is met by no probe of the key, so nullable columns are read through time.
+        coalesce(bool_or(i.columns[1:3] = ARRAY[p_entity_column, p_channel_column, p_time_column]) AND bool_and(n.hold), false),
+        coalesce(bool_or(i.columns[1] = p_time_column OR i.columns[1:2] = ARRAY[p_entity_column, p_time_column]), false),
+        coalesce(bool_or(i.is_unique AND i.columns <@ ARRAY[p_entity_column, p_channel_column, p_time_column]) AND bool_and(n.hold), false)
+    FROM index_columns AS i
+    CROSS JOIN no_nulls AS n
+$$;
+COMMENT ON FUNCTION pymig._index_paths(regclass, text, text, text) IS
+    'How the indexes of a narrow table let it be read: channel by channel, by time, and whether duplicates are ruled out.';
+
+-- sql/core/functions/_kind_of.sql
+CREATE OR REPLACE FUNCTION pymig._kind_of(p_type oid)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT CASE p_type::regtype::text
+        WHEN 'boolean' THEN 'bool'
+        WHEN 'smallint' THEN 'int8' WHEN 'integer' THEN 'int8' WHEN 'bigint' THEN 'int8'
+        WHEN 'real' THEN 'float8' WHEN 'double precision' THEN 'float8'
+        WHEN 'numeric' THEN 'numeric'
+        WHEN 'jsonb' THEN 'jsonb'
+        ELSE 'text'
+    END
+$$;
+COMMENT ON FUNCTION pymig._kind_of(oid) IS 'Type of a value column -> the native column type that holds it without loss.';
+
+-- sql/core/functions/_layout.sql
+CREATE OR REPLACE FUNCTION pymig._layout(
+    p_source pymig.source, p_entity text, p_column_types text, p_allow_scan boolean DEFAULT false,
+    OUT channel text, OUT ord int, OUT part int, OUT wide_column text, OUT column_type text)
+RETURNS SETOF record
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    r_channel record;
+    v_columns int := 0;
+    v_bytes int := 0;
+    v_narrowest int := 24;
+    v_width int;
+BEGIN
+    ord := 0;
+    part := 1;
+    FOR r_channel IN
+        WITH found AS MATERIALIZED (SELECT d.* FROM pymig._discover_channels(p_source, p_entity, p_allow_scan) AS d)
+        SELECT f.channel, n.wide_column, pymig._native_type(f.kinds, p_column_types) AS column_type
+        FROM found AS f
+        JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), '{}') AS n USING (channel)
+        -- Ids with the same prefix stay together in one part.
+        ORDER BY f.channel COLLATE "C"
+    LOOP
+        v_width := pymig._column_width(r_channel.column_type, false);
+        IF v_columns + 2 > 1600
+            OR pymig._tuple_width(v_columns + 1, v_bytes + v_width, least(v_narrowest, v_width)) > 8160 THEN
+            part := part + 1;
+            v_columns := 0;
+            v_bytes := 0;
+            v_narrowest := 24;
+        END IF;
+        v_columns := v_columns + 1;
+        v_bytes := v_bytes + v_width;
+        v_narrowest := least(v_narrowest, v_width);
+        ord := ord + 1;
+        channel := r_channel.channel;
+        wide_column := r_channel.wide_column;
+        column_type := r_channel.column_type;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._layout(pymig.source, text, text, boolean) IS
+    'How the channels of an entity are dealt to columns and parts, by worst-case row width. Reads, changes nothing.';
+
+-- sql/core/functions/_leads_with.sql
+CREATE OR REPLACE FUNCTION pymig._leads_with(p_narrow regclass, p_column text)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'btree'
+        JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = p_narrow AND i.indisvalid AND i.indpred IS NULL AND a.attname = p_column)
+$$;
+COMMENT ON FUNCTION pymig._leads_with(regclass, text) IS 'Does a btree index lead with this column?';
+
+-- sql/core/functions/_lock_buckets.sql
+CREATE OR REPLACE FUNCTION pymig._lock_buckets(p_source text, p_entity text, p_first_bucket bigint, p_last_bucket bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Ascending, so that two recomputers of overlapping runs cannot deadlock (R23).
+    FOR v_step IN 0 .. p_last_bucket - p_first_bucket LOOP
+        PERFORM pg_advisory_xact_lock(hashtextextended(format('pymig bucket %L %L %s', p_source, p_entity, p_first_bucket + v_step), 0));
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._lock_buckets(text, text, bigint, bigint) IS
+    'Exclusive lock of each bucket until the end of the transaction: only one recomputer at a time. A statement of its own, before claim and read (R22).';
+
+-- sql/core/functions/_lock_entity.sql
+CREATE OR REPLACE FUNCTION pymig._lock_entity(p_source text, p_entity text, p_exclusive boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_key bigint := hashtextextended(format('pymig entity %L %L', p_source, p_entity), 0);
+BEGIN
+    IF p_exclusive THEN
+        PERFORM pg_advisory_xact_lock(v_key);
+    ELSE
+        PERFORM pg_advisory_xact_lock_shared(v_key);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._lock_entity(text, text, boolean) IS
+    'Until the end of the transaction: shared by recomputes, exclusive for who changes parts, columns or state. Ingest takes neither.';
+
+-- sql/core/functions/_lock_holders.sql
+CREATE OR REPLACE FUNCTION pymig._lock_holders(p_narrow regclass)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(string_agg(DISTINCT coalesce(
+        format('backend %s (%s, %s, since %s)', a.pid, a.usename, a.application_name, a.xact_start),
+        format('prepared transaction %L of %s', x.gid, x.owner)), '; '), 'Nobody holds it at this moment.')
+    FROM pg_locks AS l
+    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+    LEFT JOIN pg_prepared_xacts AS x ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction
+    WHERE l.locktype = 'relation' AND l.relation = p_narrow AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+$$;
+COMMENT ON FUNCTION pymig._lock_holders(regclass) IS 'Who holds a lock on the narrow table, prepared transactions included.';
+
+-- sql/core/functions/_loose_scan_sql.sql
+CREATE OR REPLACE FUNCTION pymig._loose_scan_sql(p_source pymig.source, p_column text, p_condition text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        '(SELECT n.%1$s FROM pymig.%2$I AS n WHERE %3$s ORDER BY n.%1$s LIMIT 1)
+         UNION ALL
+         SELECT (SELECT n.%1$s FROM pymig.%2$I AS n WHERE %3$s AND n.%1$s > l.value ORDER BY n.%1$s LIMIT 1)
+         FROM loose AS l WHERE l.value IS NOT NULL',
+        p_column, p_source.source || '_cell', p_condition)
+$$;
+COMMENT ON FUNCTION pymig._loose_scan_sql(pymig.source, text, text) IS
+    'Body of a recursive CTE loose(value): the distinct values of entity or channel by one index descent each (PostgreSQL wiki, Loose indexscan). Ends with a NULL.';
+
+-- sql/core/functions/_mark_drift.sql
+CREATE OR REPLACE FUNCTION pymig._mark_drift(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Without (all) triggers while entities are in sync, changes went by unrecorded.
+    IF pymig._trigger_state(p_source.narrow) = 'armed' THEN
+        RETURN;
+    END IF;
+    UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
+    WHERE e.source = p_source.source AND e.state = 'verified';
+    IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.wide_table IS NOT NULL) THEN
+        PERFORM pymig._note('CRITICAL', p_source.source, NULL, 'triggers drifted',
+            format('The triggers of %s were not as installed: changes may be missing. Verify with repair.', p_source.narrow));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._mark_drift(pymig.source) IS
+    'Takes the state verified from all entities of a source whose triggers are not as installed.';
+
+-- sql/core/functions/_move_chunk.sql
+CREATE OR REPLACE FUNCTION pymig._move_chunk(p_source pymig.source, p_entity pymig.entity, p_chunk pymig.chunk)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_chunk pymig.chunk := p_chunk;
+    v_started timestamptz := clock_timestamp();
+    v_result record;
+BEGIN
+    BEGIN
+        PERFORM set_config('lock_timeout', '10s', true);
+        PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => false);
+        PERFORM pymig._lock_buckets(p_source.source, p_entity.entity, p_chunk.first_bucket, p_chunk.last_bucket);
+        v_chunk.strategy := pymig._choose_strategy(p_source, p_entity);
+        v_result := pymig._recompute(p_source, p_entity.entity, v_chunk.strategy, p_chunk.first_bucket, p_chunk.last_bucket, NULL);
+        UPDATE pymig.chunk AS c SET
+            state = 'done', strategy = v_chunk.strategy, narrow_rows = v_result.narrow_rows, cells = v_result.cells,
+            wide_rows = v_result.wide_rows, superseded_rows = pymig._superseded_rows(p_source, p_entity.entity, v_result.narrow_rows, p_chunk),
+            seconds = extract(epoch FROM clock_timestamp() - v_started), error = NULL, retry_at = NULL,
+            finished_at = clock_timestamp(), finished_by = format('%s (%s)', current_setting('application_name'), pg_backend_pid())
+        WHERE c.chunk = p_chunk.chunk
+        RETURNING c.* INTO v_chunk;
+    EXCEPTION
+        WHEN SQLSTATE 'PM009' THEN
+            PERFORM pymig._add_channels(p_source, p_entity.entity);
+        WHEN OTHERS THEN
+            v_chunk := pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM);
+    END;
+    RETURN v_chunk;
+END
+$$;
+COMMENT ON FUNCTION pymig._move_chunk(pymig.source, pymig.entity, pymig.chunk) IS
+    'Recomputes a chunk and marks it done in the same transaction (R12). A new channel gets its column instead; any other error is written to the chunk, which is tried again. One subtransaction a chunk.';
+
+-- sql/core/functions/_native_type.sql
+CREATE OR REPLACE FUNCTION pymig._native_type(p_kinds text[], p_column_types text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+AS $$
+    SELECT CASE
+        WHEN p_column_types = 'text' THEN 'text'
+        WHEN cardinality(p_kinds) = 1 THEN p_kinds[1]
+        WHEN p_kinds <@ '{int8,float8}' AND cardinality(p_kinds) = 2 THEN 'float8'
+        WHEN p_kinds <@ '{int8,numeric}' AND cardinality(p_kinds) = 2 THEN 'numeric'
+        ELSE 'text'
+    END
+$$;
+COMMENT ON FUNCTION pymig._native_type(text[], text) IS
+    'Column type for the kinds of value a channel has: text by choice, or where nothing narrower holds all of them.';
+
+-- sql/core/functions/_next_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._next_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS bigint
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_wide bigint;
+BEGIN
+    EXECUTE format('SELECT min(%s) FROM (%s) AS p (bucket)', 'p.bucket', (
+        SELECT string_agg(format('SELECT %s FROM (SELECT min(w.%2$I) AS time FROM %3$I.%4$I AS w WHERE w.%2$I >= %5$L::%6$s) AS w WHERE w.time IS NOT NULL',
+            pymig._bucket_sql(p_source, 'w.time'), p_source.time_column, p_source.wide_schema, p.wide_table,
+            pymig._bucket_start(p_source, p_bucket), p_source.time_type), ' UNION ALL ')
+        FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity))
+    INTO v_wide;
+    -- Only over a gap on the wide side is the narrow side asked: between neighbours there is no room for a bucket.
+    IF v_wide = p_bucket THEN
+        RETURN v_wide;
+    END IF;
+    RETURN least(v_wide, pymig._next_narrow_bucket(p_source, p_entity, p_bucket));
+END
+$$;
+COMMENT ON FUNCTION pymig._next_bucket(pymig.source, text, bigint) IS
+    'First bucket from this one on that has rows on the narrow or the wide side; NULL: none.';
+
+-- sql/core/functions/_next_narrow_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._next_narrow_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS bigint
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_next text := format('SELECT min(n.raw_time) AS time FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time >= %L::%s',
+        p_source.source || '_cell', p_entity, pymig._bucket_start(p_source, p_bucket), p_source.time_type);
+    v_bucket bigint;
+BEGIN
+    IF p_source.reads_by_key THEN
+        v_next := format(
+            'SELECT min(b.time) AS time FROM (
+                 WITH RECURSIVE loose(value) AS (%s)
+                 SELECT x.time FROM loose AS l CROSS JOIN LATERAL (%s AND n.channel = l.value) AS x WHERE l.value IS NOT NULL) AS b',
+            pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L', p_entity)), v_next);
+    END IF;
+    EXECUTE format('SELECT pymig.bucket_of(pymig.tick_of(b.time), %s) FROM (%s) AS b', p_source.bucket_ticks, v_next) INTO v_bucket;
+    RETURN v_bucket;
+END
+$$;
+COMMENT ON FUNCTION pymig._next_narrow_bucket(pymig.source, text, bigint) IS
+    'First bucket from this one on that has narrow rows of the entity: gaps cost one probe a channel, not a chunk. NULL: none.';
+
+-- sql/core/functions/_note.sql
+CREATE OR REPLACE FUNCTION pymig._note(
+    p_level text, p_source text, p_entity text, p_what text, p_detail text)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pymig.event (level, source, entity, what, detail)
+    VALUES (p_level, p_source, p_entity, p_what, p_detail)
+$$;
+COMMENT ON FUNCTION pymig._note(text, text, text, text, text) IS 'Writes one event.';
+
+-- sql/core/functions/_part_with_room.sql
+CREATE OR REPLACE FUNCTION pymig._part_with_room(p_source pymig.source, p_entity text, p_column_type text)
+RETURNS int
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_width int := pymig._column_width(p_column_type, true);
+    v_part int;
+    v_fits boolean;
+BEGIN
+    -- The dropped columns of a part keep their slots for ever, so columns are counted in pg_attribute, too.
+    SELECT p.part, greatest(f.columns, f.slots) + 2 <= 1600
+        AND pymig._tuple_width(greatest(f.columns, f.slots) + 1, f.bytes + v_width, least(f.narrowest, v_width)) <= 8160
+    INTO v_part, v_fits
+    FROM pymig.part AS p
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS columns, coalesce(sum(pymig._column_width(c.column_type, c.added_at > e.started_at)), 0) AS bytes,
+            coalesce(min(pymig._column_width(c.column_type, false)), 24) AS narrowest,
+            coalesce((SELECT max(a.attnum) - 1 FROM pg_attribute AS a
+             WHERE a.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table))), 0) AS slots
+        FROM pymig.entity AS e
+        LEFT JOIN pymig.channel AS c ON c.source = e.source AND c.entity = e.entity AND c.part = p.part
+        WHERE e.source = p.source AND e.entity = p.entity
+    ) AS f
+    WHERE p.source = p_source.source AND p.entity = p_entity
+    ORDER BY p.part DESC
+    LIMIT 1;
+    RETURN CASE WHEN v_fits THEN v_part ELSE pymig._add_part(p_source, p_entity, v_part + 1) END;
+END
+$$;
+COMMENT ON FUNCTION pymig._part_with_room(pymig.source, text, text) IS
+    'The part a new channel goes to: the last one while it can hold one more column in the worst case, else a new one.';
+
+-- sql/core/functions/_pending_by_entity.sql
+CREATE OR REPLACE FUNCTION pymig._pending_by_entity(
+    p_source text, OUT entity text, OUT keys bigint, OUT oldest timestamptz, OUT attempts int)
+RETURNS SETOF record
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT k.entity, sum(k.keys)::bigint, min(k.oldest), max(k.attempts)
+         FROM (
+             SELECT p.entity::text AS entity, count(*) AS keys, min(p.recorded_at) AS oldest, 0 AS attempts FROM pymig.%I AS p GROUP BY p.entity
+             UNION ALL
+             SELECT d.entity, sum(coalesce(cardinality(d.times), 1)), min(d.recorded_at), max(d.attempts) FROM pymig.%I AS d GROUP BY d.entity
+         ) AS k
+         GROUP BY k.entity', p_source || '_pending', p_source || '_todo');
+END
+$$;
+COMMENT ON FUNCTION pymig._pending_by_entity(text) IS 'Pending keys of a source by entity: how many, since when, most attempts.';
+
+-- sql/core/functions/_plan_entity.sql
+CREATE OR REPLACE FUNCTION pymig._plan_entity(
+    p_source pymig.source, p_entity text, p_column_types text, p_strategy text, p_allow_scan boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_column_types NOT IN ('text', 'native') THEN
+        RAISE EXCEPTION 'column types are text or native, not %', quote_literal(p_column_types) USING ERRCODE = 'PM007', HINT = 'See the help of migrate.';
+    ELSIF p_strategy NOT IN ('auto', 'transpose', 'crosstab', 'json', 'filter') THEN
+        RAISE EXCEPTION 'there is no strategy %', quote_literal(p_strategy)
+            USING ERRCODE = 'PM007', HINT = 'Choose auto, transpose, crosstab, json or filter.';
+    ELSIF p_strategy = 'crosstab' AND NOT EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'tablefunc') THEN
+        RAISE EXCEPTION 'strategy crosstab needs the extension tablefunc' USING ERRCODE = 'PM007', HINT = 'CREATE EXTENSION tablefunc, or choose auto.';
+    END IF;
+    IF pymig._trigger_state(p_source.narrow) = 'none' THEN
+        -- Who is there before the triggers is known; whoever shows up later is new.
+        INSERT INTO pymig.entity (source, entity)
+        SELECT p_source.source, d.entity FROM pymig.discover_entities(p_source.source, p_allow_scan) AS d (entity)
+        ON CONFLICT DO NOTHING;
+    END IF;
+    INSERT INTO pymig.entity AS e (source, entity, state, column_types, strategy)
+    VALUES (p_source.source, p_entity, 'planned', coalesce(p_column_types, p_source.column_types), coalesce(p_strategy, 'auto'))
+    ON CONFLICT (source, entity) DO UPDATE SET
+        state = CASE WHEN e.state IN ('known', 'rolled_back') THEN 'planned' ELSE e.state END,
+        state_changed_at = CASE WHEN e.state IN ('known', 'rolled_back') THEN now() ELSE e.state_changed_at END,
+        column_types = CASE WHEN e.wide_table IS NULL THEN excluded.column_types ELSE e.column_types END,
+        strategy = coalesce(p_strategy, e.strategy);
+    IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.column_types <> p_column_types) THEN
+        RAISE EXCEPTION '% already has wide tables with other column types than %', quote_literal(p_entity), p_column_types
+            USING ERRCODE = 'PM007', HINT = format('Roll it back first: CALL pymig.roll_back(%L).', p_entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._plan_entity(pymig.source, text, text, text, boolean) IS
+    'First step of start_sync: the entity''s row. From its commit on the worker parks the entity''s keys instead of discarding them (R27).';
+
+-- sql/core/functions/_quarantine_detail.sql
+CREATE OR REPLACE FUNCTION pymig._quarantine_detail(p_reason text, p_column_type text, p_kind text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+AS $$
+    SELECT CASE p_reason
+        WHEN 'unknown_format' THEN 'Its format names no value column of the source.'
+        WHEN 'other_column' THEN 'Its format names a value column that is NULL, and the value stands in another one.'
+        WHEN 'several_values' THEN 'More than one of its value columns is not NULL.'
+        WHEN 'no_time' THEN 'It has no time.'
+        WHEN 'no_channel' THEN 'It has no channel.'
+        ELSE 'Its value (' || coalesce(p_kind, 'unknown') || ') does not fit the column (' || p_column_type || ') without loss.'
+    END
+$$;
+COMMENT ON FUNCTION pymig._quarantine_detail(text, text, text) IS 'The sentence for a reason of quarantine.';
+
+-- sql/core/functions/_quarantine_rows.sql
+CREATE OR REPLACE FUNCTION pymig._quarantine_rows(
+    p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text, p_condition text, p_by_key boolean)
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_cells text := pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, pymig._fault_columns());
+    v_rows bigint;
+BEGIN
+    IF p_first_bucket = (-9223372036854775807) THEN
+        v_cells := format(
+            'SELECT 1 AS ord, ''text'' AS column_type, n.channel::text AS channel, n.time, n.%s
+             FROM pymig.%I AS n WHERE n.entity = %L AND %s', array_to_string(pymig._fault_columns(), ', n.'), p_source.source || '_cell', p_entity, p_condition);
+    END IF;
+    PERFORM pymig._forget_quarantine(p_source, p_entity, p_first_bucket, p_last_bucket, p_times);
+    EXECUTE format(
+        'INSERT INTO pymig.quarantine (source, entity, channel, time, bucket, reason, detail, narrow_row)
+         SELECT %L, %L, f.channel, f.time::text, %s, f.reason, pymig._quarantine_detail(f.reason, f.column_type, f.kind), f.narrow_row
+         FROM (%s) AS f', p_source.source, p_entity, pymig._bucket_sql(p_source, 'f.time'), pymig._faults_sql(v_cells));
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    RETURN v_rows;
+END
+$$;
+COMMENT ON FUNCTION pymig._quarantine_rows(pymig.source, text, bigint, bigint, text, text, boolean) IS
+    'Finds the rows among those recomputed that could not become a cell and writes them to quarantine, in place of what was there. Returns their number.';
+
+-- sql/core/functions/_recompute.sql
+CREATE OR REPLACE FUNCTION pymig._recompute(
+    p_source pymig.source, p_entity text, p_strategy text, p_first_bucket bigint, p_last_bucket bigint, p_times text,
+    OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT quarantined bigint)
+RETURNS record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- With a time grain a key stands for all samples of its grain: recompute the bucket.
+    v_times text := CASE WHEN p_source.grain_ticks IS NULL THEN p_times END;
+    v_by_key boolean := p_source.reads_by_key AND (v_times IS NULL OR NOT p_source.reads_by_time);
+    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, v_times);
+    v_unknown text[];
+    r_part record;
+BEGIN
+    IF p_first_bucket = (-9223372036854775807) THEN
+        quarantined := pymig._quarantine_rows(p_source, p_entity, p_first_bucket, p_last_bucket, NULL, v_condition, false);
+        RETURN;
+    END IF;
+    FOR r_part IN SELECT p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part LOOP
+        EXECUTE format('DELETE FROM %I.%I AS w WHERE %s', p_source.wide_schema, r_part.wide_table,
+            pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, v_times));
+    END LOOP;
+    -- One statement reads narrow once and writes all parts. Its snapshot is later than the caller's lock and claim.
+    IF p_strategy = 'transpose' AND v_times IS NULL THEN
+        EXECUTE pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key)
+        INTO narrow_rows, cells, wide_rows, v_unknown;
+    ELSE
+        EXECUTE pymig._recompute_by_cells_sql(p_source, p_entity, CASE WHEN v_times IS NULL THEN p_strategy ELSE 'json' END, v_condition, v_by_key)
+        INTO narrow_rows, cells, wide_rows, v_unknown;
+    END IF;
+    IF v_unknown IS NOT NULL THEN
+        RAISE EXCEPTION '% has a channel without a column: %', quote_literal(p_entity), quote_literal(v_unknown[1])
+            USING ERRCODE = 'PM009', HINT = 'The worker adds the column and recomputes; nothing to do.';
+    END IF;
+    IF narrow_rows <> cells THEN
+        quarantined := pymig._quarantine_rows(p_source, p_entity, p_first_bucket, p_last_bucket, v_times, v_condition, v_by_key);
+    ELSE
+        PERFORM pymig._forget_quarantine(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
+        quarantined := 0;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._recompute(pymig.source, text, text, bigint, bigint, text) IS
+    'Makes wide equal to narrow for a run of buckets, or for the times of an array literal: the only routine that writes wide rows. The caller holds the locks and has claimed the keys. Returns counts; quarantined is NULL-free. PM009 for a channel without a column.';
+
+-- sql/core/functions/_recompute_todo.sql
+CREATE OR REPLACE FUNCTION pymig._recompute_todo(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- From so many keys on, reading the bucket as a whole is cheaper than key by key.
+    c_keys constant int := 60;
+    v_times text;
+    v_is_whole boolean;
+    v_claimed bigint;
+    v_strategy text;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock_shared(hashtextextended(format('pymig entity %L %L', p_source.source, p_entity), 0))
+        OR NOT pg_try_advisory_xact_lock(hashtextextended(format('pymig bucket %L %L %s', p_source.source, p_entity, p_bucket), 0)) THEN
+        RETURN false;
+    END IF;
+    -- Lock, claim, read: three statements, each with a later snapshot than the one before (R16, R22).
+    EXECUTE format(
+        'WITH claimed AS (DELETE FROM pymig.%I AS d WHERE d.entity = $1 AND d.bucket = $2 RETURNING d.times)
+         SELECT (SELECT count(*) FROM claimed AS c), coalesce((SELECT bool_or(c.times IS NULL) FROM claimed AS c), false),
+             (SELECT array_agg(DISTINCT t.time)::text FROM claimed AS c CROSS JOIN LATERAL unnest(c.times) AS t (time))',
+        p_source.source || '_todo')
+    INTO v_claimed, v_is_whole, v_times
+    USING p_entity, p_bucket;
+    IF v_claimed = 0 THEN
+        RETURN false;
+    END IF;
+    v_is_whole := v_is_whole OR cardinality(v_times::text[]) > c_keys;
+    v_strategy := CASE WHEN v_is_whole THEN 'transpose' ELSE 'json' END;
+    PERFORM pymig._recompute(p_source, p_entity, v_strategy, p_bucket, p_bucket, CASE WHEN v_is_whole THEN NULL ELSE v_times END);
+    UPDATE pymig.entity AS e SET last_error = NULL
+    WHERE e.source = p_source.source AND e.entity = p_entity AND e.last_error IS NOT NULL AND e.state <> 'failed';
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pymig._recompute_todo(pymig.source, text, bigint) IS
+    'Claims and recomputes the pending keys of one bucket. false: nothing was claimed, or another recomputer holds the bucket.';
+
+-- sql/core/functions/_refuse_long_scan.sql
+CREATE OR REPLACE FUNCTION pymig._refuse_long_scan(p_source pymig.source, p_allow_scan boolean, p_what text)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- A sequential scan reads about a million narrow rows a second (measured on 2 shared cores).
+    v_seconds double precision := (SELECT greatest(c.reltuples, 0) / 1e6 FROM pg_class AS c WHERE c.oid = p_source.narrow);
+BEGIN
+    IF v_seconds > 60 AND NOT p_allow_scan THEN
+        RAISE EXCEPTION 'finding the % of % means reading all of it, about % minutes', p_what, p_source.narrow, ceil(v_seconds / 60)
+            USING ERRCODE = 'PM010',
+            HINT = format('Allow it (p_allow_scan => true, --allow-scan), or CREATE INDEX CONCURRENTLY ON %s (%I, %I, %I).',
+                p_source.narrow, p_source.entity_column, p_source.channel_column, p_source.time_column);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._refuse_long_scan(pymig.source, boolean, text) IS 'PM010 where a scan would take over a minute by estimate and was not allowed.';
+
+-- sql/core/functions/_require_read_committed.sql
+CREATE OR REPLACE FUNCTION pymig._require_read_committed()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'this must run at READ COMMITTED, not at %', upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'PM006', HINT = 'SET default_transaction_isolation = ''read committed'' in this session.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_read_committed() IS
+    'PM006 unless each statement has a snapshot of its own, on which claim-then-read depends (R22, R30).';
+
+-- sql/core/functions/_retry_failed_chunks.sql
+CREATE OR REPLACE FUNCTION pymig._retry_failed_chunks(p_source text, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE pymig.chunk AS c SET state = 'planned', attempts = 0, retry_at = NULL
+    WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'failed';
+    UPDATE pymig.entity AS e SET state = 'syncing', state_changed_at = now()
+    WHERE e.source = p_source AND e.entity = p_entity AND e.state = 'failed';
+END
+$$;
+COMMENT ON FUNCTION pymig._retry_failed_chunks(text, text) IS 'Gives the failed chunks of an entity another round of attempts.';
+
+-- sql/core/functions/_source.sql
+CREATE OR REPLACE FUNCTION pymig._source(p_source text)
+RETURNS pymig.source
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_names text[] := ARRAY(SELECT s.source FROM pymig.source AS s ORDER BY s.source);
+    v_source pymig.source;
+BEGIN
+    IF cardinality(v_names) = 0 THEN
+        RAISE EXCEPTION 'no narrow table is registered'
+            USING ERRCODE = 'PM001', HINT = 'Register one: CALL pymig.register_source(...), or `pymig source add`.';
+    ELSIF p_source IS NULL AND cardinality(v_names) > 1 THEN
+        RAISE EXCEPTION 'which source? There are %', array_to_string(v_names, ', ')
+            USING ERRCODE = 'PM001', HINT = 'Name one as p_source, or --source.';
+    END IF;
+    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = coalesce(p_source, v_names[1]);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no source %', quote_literal(p_source)
+            USING ERRCODE = 'PM001', HINT = 'Registered: ' || array_to_string(v_names, ', ') || '.';
+    END IF;
+    RETURN v_source;
+END
+$$;
+COMMENT ON FUNCTION pymig._source(text) IS 'Row of a source; with NULL, of the only one. PM001 where that is not one.';
+
+-- sql/core/functions/_superseded_rows.sql
+CREATE OR REPLACE FUNCTION pymig._superseded_rows(
+    p_source pymig.source, p_entity text, p_narrow_rows bigint, p_chunk pymig.chunk)
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_rows bigint;
+BEGIN
+    IF p_source.is_unique AND p_source.grain_ticks IS NULL THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('SELECT count(*) FROM pymig.%I AS n WHERE n.entity = %L AND %s', p_source.source || '_cell', p_entity,
+        pymig._time_condition(p_source, 'n.raw_time', p_chunk.first_bucket, p_chunk.last_bucket)) INTO v_rows;
+    RETURN v_rows - p_narrow_rows;
+END
+$$;
+COMMENT ON FUNCTION pymig._superseded_rows(pymig.source, text, bigint, pymig.chunk) IS
+    'Narrow rows of a chunk that lost the tie-break; NULL where the source can''t have any. Counted a moment after the recompute, for the record.';
+
+-- sql/core/functions/_ticks_of.sql
+CREATE OR REPLACE FUNCTION pymig._ticks_of(p_interval interval, p_time_type text, p_time_unit text)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT greatest(1, CASE
+        WHEN p_time_type = 'date' THEN ceil(extract(epoch FROM p_interval) / 86400)
+        WHEN p_time_type = 'bigint' THEN
+            extract(epoch FROM p_interval) * CASE p_time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
+        ELSE extract(epoch FROM p_interval) * 1000000
+    END::bigint)
+    WHERE p_interval IS NOT NULL
+$$;
+COMMENT ON FUNCTION pymig._ticks_of(interval, text, text) IS 'Length of an interval in ticks of a time type, at least 1; NULL for NULL.';
+
+-- sql/core/functions/_time_condition.sql
+CREATE OR REPLACE FUNCTION pymig._time_condition(
+    p_source pymig.source, p_column text, p_first_bucket bigint, p_last_bucket bigint, p_times text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_first_bucket = (-9223372036854775807) THEN
+        RETURN format('%s IS NULL', p_column);
+    ELSIF p_times IS NOT NULL THEN
+        RETURN format('%s = ANY (%L::%s[])', p_column, p_times, p_source.time_type);
+    END IF;
+    RETURN format('%s BETWEEN %L::%s AND %L::%s', p_column,
+        pymig._bucket_start(p_source, p_first_bucket), p_source.time_type,
+        pymig._bucket_end(p_source, p_last_bucket), p_source.time_type);
+END
+$$;
+COMMENT ON FUNCTION pymig._time_condition(pymig.source, text, bigint, bigint, text) IS
+    'SQL condition that holds for the times of a run of buckets, or for the times given as an array literal.';
+
+-- sql/core/functions/_todo_failed.sql
+CREATE OR REPLACE FUNCTION pymig._todo_failed(p_source pymig.source, p_entity text, p_bucket bigint, p_error text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c_worrying constant int := 5;
+    v_attempts int;
+BEGIN
+    EXECUTE format(
+        'WITH failed AS (
+             UPDATE pymig.%I AS d
+             SET attempts = d.attempts + 1, error = $3,
+                 retry_at = clock_timestamp() + least(0.1 * 2 ^ least(d.attempts, 10), 60) * interval ''1 second''
+             WHERE d.entity = $1 AND d.bucket = $2
+             RETURNING d.attempts)
+         SELECT max(f.attempts) FROM failed AS f', p_source.source || '_todo')
+    INTO v_attempts
+    USING p_entity, p_bucket, p_error;
+    UPDATE pymig.entity AS e SET last_error = p_error WHERE e.source = p_source.source AND e.entity = p_entity;
+    IF v_attempts = c_worrying THEN
+        PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'recompute failed',
+            format('Keys of bucket %s (from %s) could not be recomputed in %s attempts: %s', p_bucket,
+                pymig._bucket_start(p_source, p_bucket), c_worrying, p_error));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._todo_failed(pymig.source, text, bigint, text) IS
+    'After a failed recompute: the keys stay, wait with growing pauses (0.1 to 60 s), and hold nothing else up (R24).';
+
+-- sql/core/functions/_todo_needs_channels.sql
+CREATE OR REPLACE FUNCTION pymig._todo_needs_channels(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._add_channels(p_source, p_entity);
+    PERFORM pymig._recompute_todo(p_source, p_entity, p_bucket);
+EXCEPTION
+    WHEN OTHERS THEN
+        PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, format('%s (%s)', SQLERRM, SQLSTATE));
+END
+$$;
+COMMENT ON FUNCTION pymig._todo_needs_channels(pymig.source, text, bigint) IS
+    'Adds the columns a recompute missed, and recomputes. What fails here (a long reader on the wide table, say) is tried again later.';
+
+-- sql/core/functions/_tuple_width.sql
+CREATE OR REPLACE FUNCTION pymig._tuple_width(p_columns bigint, p_bytes bigint, p_narrowest int)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE
+AS $$
+    -- 23 bytes of header and the null bitmap, aligned to 8; the time's 8. The bitmap is there as soon as one cell is NULL.
+    SELECT ((23 + (p_columns + 1 + 7) / 8 + 7) / 8) * 8 + 8 + p_bytes - p_narrowest
+$$;
+COMMENT ON FUNCTION pymig._tuple_width(bigint, bigint, int) IS
+    'Worst-case size of a wide row with so many channel columns: it must not pass 8,160 bytes (MaxHeapTupleSize), the worst case being that all cells but the narrowest are filled.';
+
+-- sql/core/functions/_unequal_sql.sql
+CREATE OR REPLACE FUNCTION pymig._unequal_sql(p_source text, p_entity text, p_type text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- *<> compares images: it tells -0.0 from 0.0 and 1.0 from 1.00, which = does not. A channel that has all times of the
+    -- bucket is compared as two arrays; only where they differ, for whatever reason, are its cells looked at one by one.
+    SELECT format(
+        'unequal_%1$s AS MATERIALIZED (
+             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
+             FROM (%2$s) AS w (ord, times, cells)
+             FULL JOIN gathered_%1$s AS g USING (ord)
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record)',
+        p_type,
+        string_agg(format('SELECT v.ord, w.times, v.cells FROM wide_%s AS w CROSS JOIN LATERAL (VALUES %s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL '))
+    FROM (
+        SELECT c.part, string_agg(format('(%s, w."%1$s")', c.ord), ', ') AS columns
+        FROM pymig.channel AS c
+        WHERE c.source = p_source AND c.entity = p_entity AND c.column_type = p_type
+        GROUP BY c.part
+    ) AS c
+$$;
+COMMENT ON FUNCTION pymig._unequal_sql(text, text, text) IS
+    'CTE unequal_<type>: channels of that type whose arrays differ between the two sides.';
+
+-- sql/core/functions/_verify_sql.sql
+CREATE OR REPLACE FUNCTION pymig._verify_sql(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_types text[] := pymig._column_types(p_source.source, p_entity);
+    v_by_key boolean := p_source.reads_by_key;
+    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_bucket, p_bucket);
+    v_parts int[] := ARRAY(SELECT p.part FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part);
+    v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity))
+        ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false,
+            ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)))) END;
+BEGIN
+    RETURN format($sql$
+        WITH %1$s %2$s, %3$s, %4$s,
+        narrow_time AS MATERIALIZED (%5$s),
+        difference AS MATERIALIZED (
+            SELECT d.* FROM (%6$s) AS d (channel, time, narrow_value, wide_value)
+            WHERE NOT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %10$s = d.time)
+              AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s
+                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %12$s = d.time)))
+        ),
+        total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (%13$s) AS g)
+        SELECT t.filled::bigint, (SELECT count(*) FROM difference),
+            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
+            (%14$s),
+            (SELECT abs(f.rows - q.rows)
+             FROM (SELECT CASE WHEN t.rows <> t.filled THEN (SELECT count(*) FROM (%15$s) AS f) ELSE 0 END) AS f (rows)
+             CROSS JOIN (SELECT count(*) FROM pymig.quarantine AS q WHERE q.source = %16$L AND q.entity = %9$L AND q.bucket = %11$s) AS q (rows)
+             WHERE f.rows <> q.rows
+               AND NOT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %17$s = %11$s)
+               AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s))
+        FROM total AS t
+        $sql$,
+        v_narrow,
+        (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, v_condition, v_by_key), '') FROM unnest(v_types) AS t (t)),
+        (SELECT string_agg(pymig._wide_arrays_sql(p_source, p_entity, p.p, p_bucket), ', ') FROM unnest(v_parts) AS p (p)),
+        (SELECT string_agg(pymig._unequal_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
+        CASE WHEN v_by_key THEN format('SELECT DISTINCT u.time FROM (%s) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)',
+                 (SELECT string_agg(format('SELECT g.times FROM gathered_%s AS g', t.t), ' UNION ') FROM unnest(v_types) AS t (t)))
+             ELSE 'SELECT DISTINCT x.time FROM cell AS x' END,
+        pymig._differences_sql(p_source, p_entity, v_types, v_parts, v_condition, v_by_key),
+        p_source.source || '_pending', p_source.source || '_todo', p_entity,
+        pymig._grain_sql(p_source, 'p.time'), p_bucket, pymig._grain_sql(p_source, 'k.time'),
+        (SELECT string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)),
+        (SELECT format('SELECT md5(string_agg(h.hash, '','' ORDER BY h.hash)) FROM (%s) AS h',
+            string_agg(format('SELECT format(''%%s:%%s'', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_%s AS g', t.t), ' UNION ALL '))
+         FROM unnest(v_types) AS t (t)),
+        pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns())),
+        p_source.source, pymig._bucket_sql(p_source, 'p.time'));
+END
+$$;
+COMMENT ON FUNCTION pymig._verify_sql(pymig.source, text, bigint) IS
+    'The statement that compares a bucket: narrow, wide and pending in one snapshot (R29), so that a difference whose key is not pending is real. It shares the cell expression with the pivots, but no pivot. Returns cells, differences, a sample of them, digest, and by how many rows the quarantine is off (NULL: by none).';
+
+-- sql/core/functions/_wide_arrays_sql.sql
+CREATE OR REPLACE FUNCTION pymig._wide_arrays_sql(p_source pymig.source, p_entity text, p_part int, p_bucket bigint)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'wide_%s AS MATERIALIZED (
+             SELECT array_agg(w.%I) AS times%s
+             FROM (SELECT w.* FROM %I.%I AS w WHERE %s ORDER BY w.%2$I) AS w)',
+        p.part, p_source.time_column,
+        (SELECT string_agg(format(', array_agg(w.%I) AS "%s"', c.wide_column, c.ord), '' ORDER BY c.ord)
+         FROM pymig.channel AS c WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part),
+        p_source.wide_schema, p.wide_table,
+        pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_bucket, p_bucket))
+    FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = p_part
+$$;
+COMMENT ON FUNCTION pymig._wide_arrays_sql(pymig.source, text, int, bigint) IS
+    'CTE wide_<part>: the times of a bucket and each column''s cells as arrays in time order.';
+
+-- sql/core/functions/_wide_table_name.sql
+CREATE OR REPLACE FUNCTION pymig._wide_table_name(p_source pymig.source, p_entity text)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Room for the suffix of a part.
+    c_bytes constant int := 58;
+    v_wished text := replace(replace(p_source.wide_name, '{table}', (SELECT c.relname FROM pg_class AS c WHERE c.oid = p_source.narrow)),
+        '{entity}', lower(p_entity));
+    v_name text;
+BEGIN
+    FOREACH v_name IN ARRAY ARRAY[v_wished, pymig._cut_name(v_wished, c_bytes, p_entity)] LOOP
+        CONTINUE WHEN octet_length(v_name) > c_bytes;
+        IF NOT EXISTS (
+            SELECT FROM (
+                SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.nspname = p_source.wide_schema
+                UNION ALL
+                SELECT e.wide_table FROM pymig.entity AS e JOIN pymig.source AS s USING (source)
+                WHERE s.wide_schema = p_source.wide_schema AND e.wide_table IS NOT NULL AND (e.source, e.entity) <> (p_source.source, p_entity)
+            ) AS t (name)
+            WHERE t.name = v_name
+                OR (starts_with(t.name, v_name || '_') AND substr(t.name, length(v_name) + 2) ~ '^[0-9]+$')
+                OR (starts_with(v_name, t.name || '_') AND substr(v_name, length(t.name) + 2) ~ '^[0-9]+$'
+                    AND EXISTS (SELECT FROM pymig.entity AS e WHERE e.wide_table = t.name))
+        ) THEN
+            RETURN v_name;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'the wide table of % would be %.%, and that name is taken', quote_literal(p_entity), p_source.wide_schema, quote_ident(v_wished)
+        USING ERRCODE = 'PM014', HINT = 'Rename or drop that relation, or choose another p_wide_name or p_wide_schema for the source.';
+END
+$$;
+COMMENT ON FUNCTION pymig._wide_table_name(pymig.source, text) IS
+    'Name for an entity''s wide table: by the source''s pattern, with a hash where that is too long or taken. PM014 where both are taken.';
+
+-- sql/core/functions/backfill_chunk.sql
+CREATE OR REPLACE FUNCTION pymig.backfill_chunk(
+    p_entity text, p_source text DEFAULT NULL,
+    OUT outcome text, OUT chunk bigint, OUT narrow_rows bigint, OUT seconds double precision)
+RETURNS record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity pymig.entity := pymig._entity(v_source.source, p_entity);
+    v_chunk pymig.chunk;
+BEGIN
+    PERFORM pymig._require_read_committed();
+    IF v_entity.state IN ('backfilled', 'verified') THEN
+        outcome := 'done';
+        RETURN;
+    END IF;
+    SELECT c.* INTO v_chunk
+    FROM pymig.chunk AS c
+    WHERE c.source = v_source.source AND c.entity = p_entity AND c.state = 'planned'
+      AND (c.retry_at IS NULL OR c.retry_at <= clock_timestamp())
+    ORDER BY c.first_bucket
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        v_chunk := pymig._move_chunk(v_source, v_entity, v_chunk);
+        outcome := CASE v_chunk.state WHEN 'done' THEN 'moved' ELSE 'retry' END;
+        chunk := v_chunk.chunk;
+        narrow_rows := v_chunk.narrow_rows;
+        seconds := v_chunk.seconds;
+    ELSIF v_entity.next_bucket IS NOT NULL AND pymig._deal_chunks(v_source, p_entity) > 0 THEN
+        outcome := 'dealt';
+    ELSE
+        outcome := pymig._finish_backfill(v_source.source, p_entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig.backfill_chunk(text, text) IS
+    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), failed (chunks are left that failed for good), done.';
+
+-- sql/core/functions/bucket_of.sql
+CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN p_tick IN (9223372036854775807, -9223372036854775808) THEN p_tick
+        ELSE p_tick / p_bucket_ticks - (p_tick % p_bucket_ticks < 0)::int
+    END
+$$;
+COMMENT ON FUNCTION pymig.bucket_of(bigint, bigint) IS
+    'Bucket of a tick: floor(tick / width). The two infinities are buckets of their own.';
+
+-- sql/core/functions/discover_entities.sql
+CREATE OR REPLACE FUNCTION pymig.discover_entities(
+    p_source text DEFAULT NULL, p_allow_scan boolean DEFAULT false, OUT entity text)
+RETURNS SETOF text
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    IF pymig._leads_with(v_source.narrow, v_source.entity_column) THEN
+        RETURN QUERY EXECUTE format('WITH RECURSIVE loose(value) AS (%s) SELECT l.value::text FROM loose AS l WHERE l.value IS NOT NULL',
+            pymig._loose_scan_sql(v_source, 'entity', 'true'));
+    ELSE
+        PERFORM pymig._refuse_long_scan(v_source, p_allow_scan, 'entities');
+        RETURN QUERY EXECUTE format('SELECT DISTINCT n.entity::text FROM pymig.%I AS n WHERE n.entity IS NOT NULL', v_source.source || '_cell');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig.discover_entities(text, boolean) IS
+    'All entities of a source, complete: by a loose index scan (milliseconds) where an index leads with the entity, else by a scan (PM010 if that takes over a minute and is not allowed).';
+
+-- sql/core/functions/plan.sql
+CREATE OR REPLACE FUNCTION pymig.plan(
+    p_entity text, p_source text DEFAULT NULL, p_column_types text DEFAULT NULL, p_allow_scan boolean DEFAULT false,
+    OUT entity text, OUT item text, OUT value text, OUT is_blocker boolean)
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_types text := coalesce(p_column_types, v_source.column_types);
+    v_layout pymig.planned_channel[];
+    v_rows bigint;
+    v_bounds record;
+BEGIN
+    entity := pymig._canonical_entity(v_source, p_entity);
+    v_layout := ARRAY(SELECT ROW(l.channel, l.part, l.wide_column, l.column_type)::pymig.planned_channel
+                      FROM pymig._layout(v_source, entity, v_types, p_allow_scan) AS l);
+    v_rows := pymig._estimate_rows(v_source, entity);
+    v_bounds := pymig._discover_bounds(v_source, entity);
+    RETURN QUERY
+    SELECT entity, i.item, i.value, false
+    FROM (VALUES
+        (1, 'state', (SELECT e.state FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = plan.entity)),
+        (2, 'wide table', (SELECT format('%I.%I', v_source.wide_schema, coalesce(e.wide_table, pymig._wide_table_name(v_source, plan.entity)))
+             FROM (SELECT (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = plan.entity)) AS e (wide_table))),
+        (3, 'channels', cardinality(v_layout)::text),
+        (4, 'column types', (SELECT string_agg(format('%s %s', t.n, t.column_type), ', ' ORDER BY t.n DESC)
+             FROM (SELECT l.column_type, count(*) AS n FROM unnest(v_layout) AS l GROUP BY 1) AS t)),
+        (5, 'parts', (SELECT string_agg(format('%s channels', t.n), ' + ' ORDER BY t.part)
+             FROM (SELECT l.part, count(*) AS n FROM unnest(v_layout) AS l GROUP BY 1) AS t)),
+        (6, 'narrow rows (estimate)', v_rows::text),
+        (7, 'first bucket', pymig._bucket_start(v_source, v_bounds.first_bucket)),
+        (8, 'last bucket ends', pymig._bucket_end(v_source, v_bounds.last_bucket)),
+        (9, 'expected size', pg_size_pretty(pymig._expected_bytes(v_rows, v_layout))),
+        (10, 'disk needed', pg_size_pretty(2 * pymig._expected_bytes(v_rows, v_layout)) || ' (the wide table and as much write-ahead log; the free space is not visible from SQL)'),
+        (11, 'strategy', CASE WHEN cardinality(v_layout) <= 16 THEN 'filter' ELSE 'transpose' END
+             || ' first, then the fastest as measured on the first chunks')
+    ) AS i (ord, item, value)
+    WHERE i.value IS NOT NULL
+    ORDER BY i.ord;
+    RETURN QUERY
+    SELECT entity, 'column name', format('%s -> %s', l.channel, quote_ident(l.wide_column)), false
+    FROM unnest(v_layout) AS l WHERE l.wide_column <> l.channel;
+    RETURN QUERY
+    SELECT entity, 'blocker', b.value, true FROM pymig._blockers(v_source, cardinality(v_layout)) AS b (value);
+END
+$$;
+COMMENT ON FUNCTION pymig.plan(text, text, text, boolean) IS
+    'What migrate would do with an entity: channels, types, parts, rows, time range, size, strategy, names that differ from the channel id, and what stands in the way (is_blocker). Reads only. Example: SELECT * FROM pymig.plan(''SHIP1'')';
+
+-- sql/core/functions/resolve_entities.sql
+CREATE OR REPLACE FUNCTION pymig.resolve_entities(
+    p_entities text, p_source text DEFAULT NULL, p_allow_scan boolean DEFAULT false, OUT entity text, OUT estimated_rows bigint)
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    RETURN QUERY
+    SELECT w.entity, pymig._estimate_rows(v_source, w.entity)
+    FROM (
+        SELECT d.entity FROM pymig.discover_entities(v_source.source, p_allow_scan) AS d (entity) WHERE p_entities = 'all'
+        UNION
+        SELECT e.entity FROM pymig.entity AS e
+        WHERE p_entities = 'all' AND e.source = v_source.source AND e.wide_table IS NOT NULL
+        UNION
+        SELECT pymig._canonical_entity(v_source, w.name)
+        FROM unnest(CASE WHEN p_entities = 'all' THEN '{}'
+            -- An entity whose name has a comma is found as a whole first.
+            WHEN EXISTS (SELECT FROM pymig.discover_entities(v_source.source, p_allow_scan) AS d (entity) WHERE d.entity = p_entities) THEN ARRAY[p_entities]
+            ELSE string_to_array(p_entities, ',') END) AS w (name)
+    ) AS w
+    ORDER BY 2, 1;
+END
+$$;
+COMMENT ON FUNCTION pymig.resolve_entities(text, text, boolean) IS
+    'Entities meant by one name, a comma list or all, smallest first by estimate. PM002 for one that has no rows.';
+
+-- sql/core/functions/tick_of.sql
+CREATE OR REPLACE FUNCTION pymig.tick_of(p_time timestamp)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN isfinite(p_time) THEN ((extract(epoch FROM p_time) - 946684800) * 1000000)::bigint
+        WHEN p_time > timestamp '2000-01-01' THEN 9223372036854775807
+        ELSE -9223372036854775808
+    END
+$$;
+COMMENT ON FUNCTION pymig.tick_of(timestamp) IS
+    'Time -> tick: microseconds since 2000-01-01 (what PostgreSQL stores, so every timestamp fits); infinities are the ends of bigint.';
+
+CREATE OR REPLACE FUNCTION pymig.tick_of(p_time timestamptz)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT pymig.tick_of(p_time AT TIME ZONE 'UTC')
+$$;
+COMMENT ON FUNCTION pymig.tick_of(timestamptz) IS 'Time -> tick: microseconds since 2000-01-01 UTC.';
+
+CREATE OR REPLACE FUNCTION pymig.tick_of(p_time date)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN isfinite(p_time) THEN (p_time - date '2000-01-01')::bigint
+        WHEN p_time > date '2000-01-01' THEN 9223372036854775807
+        ELSE -9223372036854775808
+    END
+$$;
+COMMENT ON FUNCTION pymig.tick_of(date) IS 'Time -> tick: days since 2000-01-01.';
+
+CREATE OR REPLACE FUNCTION pymig.tick_of(p_time bigint)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT p_time
+$$;
+COMMENT ON FUNCTION pymig.tick_of(bigint) IS 'Time -> tick: an epoch is its own tick.';
+
+-- sql/core/functions/time_text.sql
+CREATE OR REPLACE FUNCTION pymig.time_text(p_tick numeric, p_time_type text)
+RETURNS text
+LANGUAGE plpgsql
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+SET DateStyle = 'ISO, YMD'
+SET TimeZone = 'UTC'
+AS $$
+DECLARE
+    -- Julian day 0 and the last microsecond or day the types hold, in ticks (datatype/timestamp.h).
+    c_first constant numeric := CASE p_time_type WHEN 'bigint' THEN -9223372036854775807 WHEN 'date' THEN -2451545
+                                ELSE -211813488000000000 END;
+    c_last constant numeric := CASE p_time_type WHEN 'bigint' THEN 9223372036854775806 WHEN 'date' THEN 2145031948
+                               ELSE 9223371331199999999 END;
+    v_tick bigint := greatest(c_first, least(c_last, p_tick));
+    v_time timestamp;
+BEGIN
+    IF p_time_type = 'bigint' THEN
+        RETURN CASE WHEN p_tick IN (9223372036854775807, -9223372036854775808) THEN p_tick ELSE v_tick END::text;
+    ELSIF p_tick IN (9223372036854775807, -9223372036854775808) THEN
+        RETURN CASE WHEN p_tick > 0 THEN 'infinity' ELSE '-infinity' END;
+    ELSIF p_time_type = 'date' THEN
+        RETURN (date '2000-01-01' + v_tick::int)::text;
+    END IF;
+    -- Whole days first: interval arithmetic in one step would round through double precision.
+    v_time := timestamp '2000-01-01' + make_interval(days => (v_tick / 86400000000)::int)
+              + make_interval(secs => (v_tick % 86400000000) / 1e6::double precision);
+    RETURN CASE p_time_type WHEN 'timestamp with time zone' THEN (v_time AT TIME ZONE 'UTC')::text ELSE v_time::text END;
+END
+$$;
+COMMENT ON FUNCTION pymig.time_text(numeric, text) IS
+    'Tick -> literal of the time type (ISO, UTC). Ticks beyond what the type holds are cut to its first or last time.';
+
+-- sql/core/functions/verify_bucket.sql
+CREATE OR REPLACE FUNCTION pymig.verify_bucket(
+    p_entity text, p_bucket bigint, p_repair boolean DEFAULT false, p_source text DEFAULT NULL)
+RETURNS pymig.verification
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_started timestamptz := clock_timestamp();
+    v_found pymig.verification;
+    v_now pymig.verification;
+BEGIN
+    PERFORM pymig._require_read_committed();
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(v_source.source, p_entity, p_exclusive => false);
+    v_found := pymig._compare_bucket(v_source, p_entity, p_bucket);
+    IF NOT v_found.is_equal AND p_repair THEN
+        PERFORM pymig._add_channels(v_source, p_entity);
+        PERFORM pymig._lock_buckets(v_source.source, p_entity, p_bucket, p_bucket);
+        PERFORM pymig._recompute(v_source, p_entity, 'json', p_bucket, p_bucket, NULL);
+        v_now := pymig._compare_bucket(v_source, p_entity, p_bucket);
+        v_now.differences := v_found.differences;
+        v_now.sample := v_found.sample;
+        v_now.repaired := true;
+        PERFORM pymig._note('WARNING', v_source.source, p_entity, 'repaired',
+            format('%s differences from %s to %s were repaired.', v_found.differences, v_found.from_time, v_found.to_time));
+    ELSE
+        v_now := v_found;
+    END IF;
+    v_now.seconds := extract(epoch FROM clock_timestamp() - v_started);
+    v_now.checked_at := clock_timestamp();
+    DELETE FROM pymig.verification AS v WHERE v.source = v_source.source AND v.entity = p_entity AND v.bucket = p_bucket;
+    INSERT INTO pymig.verification SELECT v_now.*;
+    RETURN v_now;
+END
+$$;
+COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
+    'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns). Takes no lock that ingest could meet.';
+
+-- sql/source/_aligned_sql.sql
+CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_type text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        ', aligned_%1$s AS MATERIALIZED (
+             SELECT g.ord, CASE WHEN g.times = r.times THEN g.cells ELSE (
+                 SELECT array_agg(u.cell ORDER BY t.i)
+                 FROM unnest(r.times) WITH ORDINALITY AS t (time, i)
+                 LEFT JOIN unnest(g.times, g.cells) AS u (time, cell) ON u.time = t.time) END AS cells
+             FROM gathered_%1$s AS g CROSS JOIN grid AS r)', p_type)
+$$;
+COMMENT ON FUNCTION pymig._aligned_sql(text) IS
+    'CTE aligned_<type>: the cells of each channel on the grid of all times. A channel with all times passes straight through.';
+
+-- sql/source/_arm.sql
+CREATE OR REPLACE FUNCTION pymig._arm(p_source pymig.source, p_lock_timeout interval)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pymig._trigger_state(p_source.narrow) = 'armed' THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
+    -- Waits for the writers in flight, so every later change is recorded; while it waits new writers wait too, hence the timeout (R5).
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_source.narrow);
+    EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
+        p_source.narrow, p_source.source || '_record_insert');
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_insert', p_source.narrow);
+    EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_update AFTER UPDATE ON %s REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
+        p_source.narrow, p_source.source || '_record_update');
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_update', p_source.narrow);
+    EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
+        p_source.narrow, p_source.source || '_record_delete');
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_delete', p_source.narrow);
+    EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
+        p_source.narrow, p_source.source || '_record_truncate');
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_truncate', p_source.narrow);
+    EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_row AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION pymig.%I()',
+        p_source.narrow, p_source.source || '_record_row');
+    EXECUTE format('ALTER TABLE %s ENABLE REPLICA TRIGGER pymig_record_row', p_source.narrow);
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pymig._arm(pymig.source, interval) IS
+    'One attempt to create the triggers; false where they are as they should be; 55P03 where a writer held the narrow table for longer than the timeout.';
+
+-- sql/source/_cell_fault_sql.sql
+CREATE OR REPLACE FUNCTION pymig._cell_fault_sql(p_source pymig.source)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_values text := (SELECT string_agg(format('n.%I', c.c), ', ') FROM unnest(p_source.value_columns) AS c (c));
+    v_fault text;
+BEGIN
+    IF p_source.format_column IS NULL THEN
+        v_fault := format('WHEN num_nonnulls(%s) > 1 THEN ''several_values''', v_values);
+    ELSE
+        SELECT format('WHEN n.%1$I IS NULL OR n.%1$I::text NOT IN (%2$s) THEN ''unknown_format''
+                       WHEN CASE n.%1$I::text %3$s END AND num_nonnulls(%4$s) > 0 THEN ''other_column''',
+            p_source.format_column, string_agg(quote_literal(v.format), ', '),
+            string_agg(format('WHEN %L THEN n.%I IS NULL', v.format, v.value_column), ' '), v_values)
+        INTO v_fault
+        FROM pymig._value_columns(p_source) AS v;
+    END IF;
+    RETURN format('CASE WHEN n.%I IS NULL THEN ''no_time'' WHEN n.%I IS NULL THEN ''no_channel'' %s END',
+        p_source.time_column, p_source.channel_column, v_fault);
+END
+$$;
+COMMENT ON FUNCTION pymig._cell_fault_sql(pymig.source) IS
+    'SQL expression over a narrow row n: why it can''t be a cell of any type (a reason of quarantine), or NULL.';
+
+-- sql/source/_cell_kind_sql.sql
+CREATE OR REPLACE FUNCTION pymig._cell_kind_sql(p_source pymig.source)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN p_source.format_column IS NOT NULL
+        THEN format('CASE n.%I::text %s END', p_source.format_column,
+            string_agg(format('WHEN %L THEN %L', v.format, v.kind), ' ' ORDER BY v.ord))
+        ELSE format('CASE %s END',
+            string_agg(format('WHEN n.%I IS NOT NULL THEN %L', v.value_column, v.kind), ' ' ORDER BY v.ord))
+    END
+    FROM pymig._value_columns(p_source) AS v
+$$;
+COMMENT ON FUNCTION pymig._cell_kind_sql(pymig.source) IS 'SQL expression over a narrow row n: the native type of its value.';
+
+-- sql/source/_cell_sql.sql
+CREATE OR REPLACE FUNCTION pymig._cell_sql(p_source pymig.source, p_cell_type text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN count(*) = 0 THEN format('NULL::%s', p_cell_type)
+        WHEN p_source.format_column IS NOT NULL THEN
+            format('CASE n.%I::text %s END', p_source.format_column, string_agg(format('WHEN %L THEN %s', v.format, v.cell), ' '))
+        ELSE format('CASE WHEN num_nonnulls(%s) > 1 THEN NULL %s END',
+                (SELECT string_agg(format('n.%I', c.c), ', ') FROM unnest(p_source.value_columns) AS c (c)),
+                string_agg(format('WHEN n.%I IS NOT NULL THEN %s', v.value_column, v.cell), ' '))
+    END
+    FROM (
+        SELECT v.format, v.value_column, pymig._cast_sql(format('n.%I', v.value_column), v.kind, p_cell_type) AS cell
+        FROM pymig._value_columns(p_source) AS v
+        ORDER BY v.ord
+    ) AS v
+    WHERE v.cell IS NOT NULL
+$$;
+COMMENT ON FUNCTION pymig._cell_sql(pymig.source, text) IS 'SQL expression over a narrow row n: its cell in one type.';
+
+-- sql/source/_cell_view_sql.sql
+CREATE OR REPLACE FUNCTION pymig._cell_view_sql(p_source pymig.source)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_ties text := coalesce((SELECT string_agg(format(', n.%I AS tie_%s', t.tie, t.i), '')
+                             FROM unnest(p_source.tie_break) WITH ORDINALITY AS t (tie, i)), '');
+    v_cells text := (SELECT string_agg(format(', %s AS as_%s', pymig._cell_sql(p_source, t.cell_type), t.cell_type), '')
+                     FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (cell_type));
+BEGIN
+    RETURN format(
+        'CREATE VIEW pymig.%I AS
+         SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s, %s AS kind, %s AS fault, to_jsonb(n) AS narrow_row
+         FROM %s AS n',
+        p_source.source || '_cell', p_source.entity_column, p_source.channel_column, p_source.time_column,
+        pymig._grain_sql(p_source, format('n.%I', p_source.time_column)), v_ties, v_cells,
+        pymig._cell_kind_sql(p_source), pymig._cell_fault_sql(p_source), p_source.narrow);
+END
+$$;
+COMMENT ON FUNCTION pymig._cell_view_sql(pymig.source) IS
+    'DDL of the view <source>_cell: the one mapping of a narrow row to a cell (R14). Backfill, sync and verify read only it. as_<type>: the cell in that type, NULL where it does not fit; kind: its native type; fault: why it can''t be a cell.';
+
+-- sql/source/_cells_sql.sql
+CREATE OR REPLACE FUNCTION pymig._cells_sql(
+    p_source pymig.source, p_entity text, p_condition text, p_by_key boolean, p_columns text[])
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_view text := p_source.source || '_cell';
+    v_columns text := (SELECT string_agg('n.' || c.c, ', ') FROM unnest(p_columns) AS c (c));
+    v_winner record;
+BEGIN
+    IF p_by_key THEN
+        v_winner := pymig._winner_sql(p_source, 'n.time');
+        RETURN format(
+            'SELECT c.ord, c.part, c.column_type, c.channel::text AS channel, n.time, %2$s
+             FROM (%1$s) AS c CROSS JOIN LATERAL (
+                 SELECT %3$s n.time, %2$s FROM pymig.%4$I AS n WHERE n.entity = %5$L AND n.channel = c.channel AND %6$s %7$s) AS n',
+            pymig._channel_list_sql(p_source, p_entity), v_columns, v_winner.distinct_on, v_view, p_entity, p_condition, v_winner.order_by);
+    END IF;
+    v_winner := pymig._winner_sql(p_source, 'n.channel, n.time');
+    RETURN format(
+        'SELECT c.ord, c.part, c.column_type, n.channel::text AS channel, n.time, %1$s
+         FROM (SELECT %2$s n.channel, n.time, %1$s FROM pymig.%3$I AS n WHERE n.entity = %4$L AND %5$s %6$s) AS n
+         LEFT JOIN pymig.channel AS c ON c.source = %7$L AND c.entity = %4$L AND c.channel = n.channel::text',
+        v_columns, v_winner.distinct_on, v_view, p_entity, p_condition, v_winner.order_by, p_source.source);
+END
+$$;
+COMMENT ON FUNCTION pymig._cells_sql(pymig.source, text, text, boolean, text[]) IS
+    'SELECT of the narrow rows that decide the cells of an entity where a condition on n.raw_time holds: ord, part, column_type, channel, time and columns of the cell view. Read channel by channel (by key) or by time.';
+
+-- sql/source/_channel_list_sql.sql
+CREATE OR REPLACE FUNCTION pymig._channel_list_sql(p_source pymig.source, p_entity text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'SELECT l.value AS channel, c.ord, c.part, c.column_type
+         FROM (WITH RECURSIVE loose(value) AS (%s) SELECT l.value FROM loose AS l WHERE l.value IS NOT NULL) AS l
+         LEFT JOIN pymig.channel AS c ON c.source = %L AND c.entity = %L AND c.channel = l.value::text',
+        pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L', p_entity)), p_source.source, p_entity)
+$$;
+COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text) IS
+    'SELECT of the channels the narrow table has for an entity at the moment it runs (9 ms for 1,000), with what the catalog knows of them: ord NULL means an unknown channel.';
+
+-- sql/source/_column_types.sql
+CREATE OR REPLACE FUNCTION pymig._column_types(p_source text, p_entity text)
+RETURNS text[]
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(DISTINCT c.column_type) FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig._column_types(text, text) IS 'The column types an entity''s channels have.';
+
+-- sql/source/_create_pending_view.sql
+CREATE OR REPLACE FUNCTION pymig._create_pending_view(p_without text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_sources text := (
+        SELECT string_agg(format(
+            'UNION ALL
+             SELECT %1$L, p.entity::text, p.time::text, p.kind, p.recorded_at, 0, NULL::text FROM pymig.%2$I AS p
+             UNION ALL
+             SELECT %1$L, d.entity, t.time::text, CASE WHEN d.times IS NULL THEN ''bucket'' ELSE ''key'' END, d.recorded_at, d.attempts, d.error
+             FROM pymig.%3$I AS d LEFT JOIN LATERAL unnest(d.times) AS t (time) ON true
+            ', s.source, s.source || '_pending', s.source || '_todo'), ' ')
+        FROM pymig.source AS s
+        WHERE s.source IS DISTINCT FROM p_without);
+BEGIN
+    EXECUTE 'CREATE OR REPLACE VIEW pymig.pending AS
+        SELECT NULL::text AS source, NULL::text AS entity, NULL::text AS time, NULL::text AS kind,
+            NULL::timestamptz AS recorded_at, NULL::int AS attempts, NULL::text AS error
+        WHERE false ' || coalesce(v_sources, '');
+    COMMENT ON VIEW pymig.pending IS
+        'Keys that changed and still have to be recomputed, of all sources. kind: key, bucket (all of it) or truncate.';
+END
+$$;
+COMMENT ON FUNCTION pymig._create_pending_view(text) IS 'Rebuilds the view pymig.pending over the sources there are.';
+
+-- sql/source/_create_source_objects.sql
+CREATE OR REPLACE FUNCTION pymig._create_source_objects(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_entity_type text := (SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a
+                           WHERE a.attrelid = p_source.narrow AND a.attname = p_source.entity_column);
+BEGIN
+    EXECUTE pymig._cell_view_sql(p_source);
+    -- Keys are kept in the narrow table's own types: no cast of the trigger's can fail or depend on a setting.
+    EXECUTE format(
+        'CREATE TABLE pymig.%I (entity %s, time %s, kind text NOT NULL DEFAULT ''key'', recorded_at timestamptz NOT NULL DEFAULT now())',
+        p_source.source || '_pending', v_entity_type, p_source.time_type);
+    EXECUTE format('ALTER TABLE pymig.%I REPLICA IDENTITY FULL', p_source.source || '_pending');
+    EXECUTE format(
+        'CREATE TABLE pymig.%1$I (entity text NOT NULL, bucket bigint NOT NULL, times %2$s[], recorded_at timestamptz NOT NULL,
+             attempts int NOT NULL DEFAULT 0, retry_at timestamptz, error text)',
+        p_source.source || '_todo', p_source.time_type);
+    EXECUTE format('ALTER TABLE pymig.%I REPLICA IDENTITY FULL', p_source.source || '_todo');
+    EXECUTE format('CREATE INDEX ON pymig.%I (entity, bucket)', p_source.source || '_todo');
+    EXECUTE format('COMMENT ON TABLE pymig.%I IS %L', p_source.source || '_pending',
+        'Keys (entity, time) that changed and were not yet seen by a worker. Append-only for the triggers.');
+    EXECUTE format('COMMENT ON TABLE pymig.%I IS %L', p_source.source || '_todo',
+        'Pending keys by bucket, waiting for their recompute. times NULL: the whole bucket.');
+    PERFORM pymig._create_trigger_functions(p_source);
+    PERFORM pymig._create_pending_view();
+END
+$$;
+COMMENT ON FUNCTION pymig._create_source_objects(pymig.source) IS
+    'Makes what a source has in schema pymig: the cell view, the two pending tables, the trigger functions.';
+
+-- sql/source/_create_trigger_functions.sql
+CREATE OR REPLACE FUNCTION pymig._create_trigger_functions(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- SECURITY DEFINER: who ingests needs no privilege of ours.
+        EXECUTE format($f$
+        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $b$
+        BEGIN
+            INSERT INTO pymig.%2$I (entity, time)
+            SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n;
+            RETURN NULL;
+        END
+        $b$ $f$,
+        p_source.source || '_record_insert', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+    EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_insert');
+    EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_insert',
+        'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
+
+        EXECUTE format($f$
+        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $b$
+        BEGIN
+            INSERT INTO pymig.%2$I (entity, time)
+            SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o;
+            RETURN NULL;
+        END
+        $b$ $f$,
+        p_source.source || '_record_delete', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+    EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_delete');
+    EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_delete',
+        'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
+
+        EXECUTE format($f$
+        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $b$
+        BEGIN
+            INSERT INTO pymig.%2$I (entity, time)
+            SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o;
+            RETURN NULL;
+        END
+        $b$ $f$,
+        p_source.source || '_record_update', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+    EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_update');
+    EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_update',
+        'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
+
+        EXECUTE format($f$
+        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $b$
+        BEGIN
+            INSERT INTO pymig.%2$I (entity, time, kind)
+            VALUES (NULL, NULL, 'truncate');
+            RETURN NULL;
+        END
+        $b$ $f$,
+        p_source.source || '_record_truncate', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+    EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_truncate');
+    EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_truncate',
+        'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
+
+        EXECUTE format($f$
+        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $b$
+        BEGIN
+            INSERT INTO pymig.%2$I (entity, time)
+            SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT';
+            RETURN NULL;
+        END
+        $b$ $f$,
+        p_source.source || '_record_row', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+    EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_row');
+    EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_row',
+        'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
+
+END
+$$;
+COMMENT ON FUNCTION pymig._create_trigger_functions(pymig.source) IS
+    'Makes the trigger functions of a source: one per event, and the row-level twin for logical replication apply, which fires no statement triggers.';
+
+-- sql/source/_disarm.sql
+CREATE OR REPLACE FUNCTION pymig._disarm(p_source pymig.source, p_lock_timeout interval)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_trigger name;
+    v_dropped boolean := false;
+BEGIN
+    IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.state NOT IN ('known', 'rolled_back')) THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
+    FOR v_trigger IN
+        SELECT t.tgname FROM pg_trigger AS t
+        WHERE t.tgrelid = p_source.narrow AND t.tgname LIKE 'pymig\_record\_%'
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, p_source.narrow);
+        v_dropped := true;
+    END LOOP;
+    RETURN v_dropped;
+END
+$$;
+COMMENT ON FUNCTION pymig._disarm(pymig.source, interval) IS
+    'One attempt to drop the triggers, unless an entity needs them; returns whether any was dropped; 55P03 where a reader or writer held the narrow table for longer than the timeout.';
+
+-- sql/source/_drop_source_objects.sql
+CREATE OR REPLACE FUNCTION pymig._drop_source_objects(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_function text;
+BEGIN
+    PERFORM pymig._create_pending_view(p_without => p_source.source);
+    EXECUTE format('DROP VIEW IF EXISTS pymig.%I', p_source.source || '_cell');
+    EXECUTE format('DROP TABLE IF EXISTS pymig.%I, pymig.%I', p_source.source || '_pending', p_source.source || '_todo');
+    FOREACH v_function IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate', 'row'] LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS pymig.%I()', p_source.source || '_record_' || v_function);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_source_objects(pymig.source) IS 'The inverse of _create_source_objects.';
+
+-- sql/source/_gathered_sql.sql
+CREATE OR REPLACE FUNCTION pymig._gathered_sql(
+    p_source pymig.source, p_entity text, p_type text, p_condition text, p_by_key boolean)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN p_by_key THEN format(
+        ', gathered_%1$s AS MATERIALIZED (
+             SELECT c.ord, g.*
+             FROM channel AS c CROSS JOIN LATERAL (
+                 SELECT array_agg(n.time) AS times, array_agg(n.cell) AS cells, count(*) AS rows, count(n.cell) AS filled
+                 FROM (SELECT %2$s n.time, n.as_%1$s AS cell FROM pymig.%3$I AS n
+                       WHERE n.entity = %4$L AND n.channel = c.channel AND %5$s %6$s) AS n) AS g
+             WHERE c.column_type = %1$L AND g.times IS NOT NULL)',
+        p_type, w.distinct_on, p_source.source || '_cell', p_entity, p_condition,
+        coalesce(nullif(w.order_by, ''), 'ORDER BY n.raw_time'))
+    ELSE format(
+        ', gathered_%1$s AS MATERIALIZED (
+             SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_%1$s ORDER BY x.time) AS cells,
+                 count(*) AS rows, count(x.as_%1$s) AS filled
+             FROM cell AS x WHERE x.column_type = %1$L GROUP BY x.ord)', p_type)
+    END
+    FROM pymig._winner_sql(p_source, 'n.time') AS w
+$$;
+COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text, text, boolean) IS
+    'CTE gathered_<type>: per channel of that column type its times and cells as arrays in time order. By key that is one index descent a channel and no sort.';
+
+-- sql/source/_insert_part_sql.sql
+CREATE OR REPLACE FUNCTION pymig._insert_part_sql(p_source pymig.source, p_entity text, p_part int, p_query text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('INSERT INTO %I.%I (%I, %s) %s RETURNING 1', p_source.wide_schema, p.wide_table, p_source.time_column,
+        (SELECT string_agg(quote_ident(c.wide_column), ', ' ORDER BY c.ord) FROM pymig.channel AS c
+         WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part),
+        p_query)
+    FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = p_part
+$$;
+COMMENT ON FUNCTION pymig._insert_part_sql(pymig.source, text, int, text) IS
+    'INSERT of a pivot (time, then the part''s channels by ord) into a part.';
+
+-- sql/source/_pivot_crosstab_sql.sql
+CREATE OR REPLACE FUNCTION pymig._pivot_crosstab_sql(
+    p_source pymig.source, p_entity text, p_part int, p_as_text boolean, p_cells text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- crosstab runs its queries in the snapshot of the statement around it, but can't see that statement's CTEs.
+    SELECT format(
+        'SELECT t.* FROM %s.crosstab(%L, %L) AS t (time %s, %s)',
+        (SELECT e.extnamespace::regnamespace FROM pg_extension AS e WHERE e.extname = 'tablefunc'),
+        format('SELECT x.time, x.ord, x.value FROM (%s) AS x ORDER BY x.time', p_cells),
+        format('SELECT c.ord FROM pymig.channel AS c WHERE c.source = %L AND c.entity = %L AND c.part = %s ORDER BY c.ord',
+            p_source.source, p_entity, p_part),
+        p_source.time_type,
+        string_agg(format('"%s" %s', c.ord, c.column_type), ', ' ORDER BY c.ord))
+    FROM pymig.channel AS c
+    WHERE c.source = p_source.source AND c.entity = p_entity AND c.part = p_part
+$$;
+COMMENT ON FUNCTION pymig._pivot_crosstab_sql(pymig.source, text, int, boolean, text) IS
+    'Strategy crosstab: tablefunc''s two-argument form. Needs the extension; holds a chunk in memory.';
+
+-- sql/source/_pivot_filter_sql.sql
+CREATE OR REPLACE FUNCTION pymig._pivot_filter_sql(p_source text, p_entity text, p_part int, p_as_text boolean)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- One row per cell by now, so which aggregate picks it does not matter; array_agg where a type has no min.
+    SELECT format('SELECT x.time, %s FROM cell AS x GROUP BY x.time', string_agg(
+        CASE WHEN p_as_text THEN format('min(x.value) FILTER (WHERE x.ord = %s)::%s', c.ord, c.column_type)
+             WHEN c.column_type = 'bool' THEN format('bool_and(x.value) FILTER (WHERE x.ord = %s)', c.ord)
+             ELSE format('min(x.value) FILTER (WHERE x.ord = %s)', c.ord) END, ', ' ORDER BY c.ord))
+    FROM pymig.channel AS c
+    WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
+$$;
+COMMENT ON FUNCTION pymig._pivot_filter_sql(text, text, int, boolean) IS
+    'Strategy filter: one aggregate with FILTER per column over the CTE cell. Cost grows with rows x channels: for a few channels.';
+
+-- sql/source/_pivot_json_sql.sql
+CREATE OR REPLACE FUNCTION pymig._pivot_json_sql(p_source text, p_entity text, p_part int, p_as_text boolean)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- json_to_record stands in FROM: in the select list it would run once per column.
+    SELECT format(
+        'SELECT j.time, %s
+         FROM (SELECT x.time, json_object_agg(x.ord, x.value) FILTER (WHERE x.part = %s AND x.value IS NOT NULL) AS cells
+               FROM cell AS x GROUP BY x.time) AS j
+         CROSS JOIN LATERAL json_to_record(coalesce(j.cells, ''{}'')) AS r (%s)',
+        string_agg(format(CASE WHEN p_as_text THEN 'r."%s"::%s' ELSE 'r."%s"' END, c.ord, c.column_type), ', ' ORDER BY c.ord),
+        p_part,
+        string_agg(format('"%s" %s', c.ord, CASE WHEN p_as_text THEN 'text' ELSE c.column_type END), ', ' ORDER BY c.ord))
+    FROM pymig.channel AS c
+    WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
+$$;
+COMMENT ON FUNCTION pymig._pivot_json_sql(text, text, int, boolean) IS
+    'Strategy json: one JSON object per time over the CTE cell, spread to columns. Flat in channels, no extension; good for sparse rows and single keys.';
+
+-- sql/source/_pivot_transpose_sql.sql
+CREATE OR REPLACE FUNCTION pymig._pivot_transpose_sql(p_source text, p_entity text, p_part int)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- min() of one array per channel: the filter runs once per channel, not per row.
+    SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s', k.columns, (
+        SELECT string_agg(format('CROSS JOIN (SELECT %1$s FROM aligned_%2$s AS a) AS across_%2$s', a.picks, a.column_type), ' ')
+        FROM (
+            SELECT c.column_type, string_agg(format('min(a.cells) FILTER (WHERE a.ord = %1$s) AS "%1$s"', c.ord), ', ') AS picks
+            FROM pymig.channel AS c
+            WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
+            GROUP BY c.column_type
+        ) AS a))
+    FROM (
+        SELECT string_agg(format('unnest(across_%s."%s")', c.column_type, c.ord), ', ' ORDER BY c.ord) AS columns
+        FROM pymig.channel AS c
+        WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
+    ) AS k
+$$;
+COMMENT ON FUNCTION pymig._pivot_transpose_sql(text, text, int) IS
+    'Strategy transpose, last step: channels become columns, and all arrays are unnested in parallel (set-returning functions of one select list advance together).';
+
+-- sql/source/_recompute_by_arrays_sql.sql
+CREATE OR REPLACE FUNCTION pymig._recompute_by_arrays_sql(
+    p_source pymig.source, p_entity text, p_condition text, p_by_key boolean)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_types text[] := pymig._column_types(p_source.source, p_entity);
+    v_times text := (SELECT string_agg(format('SELECT g.times FROM gathered_%s AS g', t.t), ' UNION ') FROM unnest(v_types) AS t (t));
+    v_input text;
+    v_writes text;
+BEGIN
+    IF p_by_key THEN
+        v_input := format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity));
+    ELSE
+        v_input := format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, p_condition, false,
+            ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t))));
+        v_times := 'SELECT ARRAY[x.time] AS times FROM cell AS x';
+    END IF;
+    SELECT string_agg(format(', written_%s AS (%s)', p.part, pymig._insert_part_sql(p_source, p_entity, p.part,
+            pymig._pivot_transpose_sql(p.source, p.entity, p.part))), '' ORDER BY p.part)
+    INTO v_writes
+    FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity;
+    RETURN format(
+        'WITH %s%s,
+         grid AS MATERIALIZED (
+             SELECT array_agg(t.time ORDER BY t.time) AS times
+             FROM (SELECT DISTINCT u.time FROM (%s) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)) AS t)%s%s
+         SELECT %s, (SELECT count(*) FROM written_1), %s',
+        v_input,
+        (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, p_condition, p_by_key), '') FROM unnest(v_types) AS t (t)),
+        v_times,
+        (SELECT string_agg(pymig._aligned_sql(t.t), '') FROM unnest(v_types) AS t (t)),
+        v_writes,
+        (SELECT format('(SELECT coalesce(sum(g.rows), 0)::bigint FROM (%1$s) AS g), (SELECT coalesce(sum(g.filled), 0)::bigint FROM (%1$s) AS g)',
+            string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ')) FROM unnest(v_types) AS t (t)),
+        CASE WHEN p_by_key THEN '(SELECT array_agg(c.channel::text) FROM channel AS c WHERE c.ord IS NULL)'
+             ELSE '(SELECT array_agg(DISTINCT x.channel) FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL)' END);
+END
+$$;
+COMMENT ON FUNCTION pymig._recompute_by_arrays_sql(pymig.source, text, text, boolean) IS
+    'Statement of the strategy transpose: gathers each channel''s times and values as arrays, aligns them on one time grid, unnests all of them side by side. Returns narrow rows, cells, wide rows, unknown channels.';
+
+-- sql/source/_recompute_by_cells_sql.sql
+CREATE OR REPLACE FUNCTION pymig._recompute_by_cells_sql(
+    p_source pymig.source, p_entity text, p_strategy text, p_condition text, p_by_key boolean)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_types text[] := pymig._column_types(p_source.source, p_entity);
+    v_as_text boolean := cardinality(v_types) > 1 OR v_types[1] = 'jsonb';
+    v_cells text := format('SELECT x.ord, x.part, x.channel, x.time, %s AS value FROM (%s) AS x',
+        pymig._value_sql('x', v_types),
+        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t))));
+    v_writes text;
+BEGIN
+    SELECT string_agg(format(', written_%s AS (%s)', p.part, pymig._insert_part_sql(p_source, p_entity, p.part,
+            CASE p_strategy
+                WHEN 'filter' THEN pymig._pivot_filter_sql(p.source, p.entity, p.part, v_as_text)
+                WHEN 'json' THEN pymig._pivot_json_sql(p.source, p.entity, p.part, v_as_text)
+                WHEN 'crosstab' THEN pymig._pivot_crosstab_sql(p_source, p_entity, p.part, v_as_text, v_cells)
+            END)), '' ORDER BY p.part)
+    INTO v_writes
+    FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity;
+    RETURN format(
+        'WITH cell AS MATERIALIZED (%s)%s
+         SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
+             array_agg(DISTINCT x.channel) FILTER (WHERE x.ord IS NULL AND x.channel IS NOT NULL)
+         FROM cell AS x', v_cells, v_writes);
+END
+$$;
+COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean) IS
+    'Statement of the strategies filter, json and crosstab: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, unknown channels.';
+
+-- sql/source/_trigger_state.sql
+CREATE OR REPLACE FUNCTION pymig._trigger_state(p_narrow regclass)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE count(*)
+        WHEN 0 THEN 'none'
+        WHEN 5 THEN CASE WHEN bool_and(t.tgenabled = CASE t.tgname WHEN 'pymig_record_row' THEN 'R' ELSE 'A' END)
+                         THEN 'armed' ELSE 'drifted' END
+        ELSE 'drifted'
+    END
+    FROM pg_trigger AS t
+    WHERE t.tgrelid = p_narrow AND t.tgname LIKE 'pymig\_record\_%'
+$$;
+COMMENT ON FUNCTION pymig._trigger_state(regclass) IS
+    'armed (all triggers enabled as installed), none, or drifted: changes may have gone unrecorded, so arm and verify again.';
+
+-- sql/source/_value_columns.sql
+CREATE OR REPLACE FUNCTION pymig._value_columns(
+    p_source pymig.source, OUT ord bigint, OUT format text, OUT value_column text, OUT kind text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT row_number() OVER (ORDER BY array_position(p_source.value_columns, v.value_column), v.format),
+        v.format, v.value_column, pymig._kind_of(a.atttypid)
+    FROM (
+        SELECT f.key, f.value FROM jsonb_each_text(p_source.formats) AS f (key, value)
+        UNION ALL
+        SELECT NULL, c.c FROM unnest(p_source.value_columns) AS c (c) WHERE p_source.format_column IS NULL
+    ) AS v (format, value_column)
+    JOIN pg_attribute AS a ON a.attrelid = p_source.narrow AND a.attname = v.value_column AND NOT a.attisdropped
+$$;
+COMMENT ON FUNCTION pymig._value_columns(pymig.source) IS
+    'Value columns of a source, once per format that selects them, with the kind of value they hold.';
+
+-- sql/source/_value_sql.sql
+CREATE OR REPLACE FUNCTION pymig._value_sql(p_alias text, p_types text[])
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN cardinality(p_types) = 1 AND p_types[1] <> 'jsonb' THEN format('%s.as_%s', p_alias, p_types[1])
+        ELSE format('CASE %s.column_type %s END', p_alias,
+            (SELECT string_agg(format('WHEN %L THEN %s.as_%s::text', t.t, p_alias, t.t), ' ') FROM unnest(p_types) AS t (t)))
+    END
+$$;
+COMMENT ON FUNCTION pymig._value_sql(text, text[]) IS
+    'SQL expression: the cell of a row of _cells_sql. In its own type where all columns have one, else as text, which every type reads back without loss.';
+
+-- sql/source/_winner_sql.sql
+CREATE OR REPLACE FUNCTION pymig._winner_sql(
+    p_source pymig.source, p_key text, OUT distinct_on text, OUT order_by text)
+RETURNS record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT
+        CASE WHEN d.possible THEN format('DISTINCT ON (%s)', p_key) ELSE '' END,
+        CASE WHEN d.possible THEN format('ORDER BY %s, n.raw_time DESC', p_key) || coalesce((
+            SELECT string_agg(format(', n.tie_%s DESC NULLS LAST', t.i), '' ORDER BY t.i)
+            FROM generate_subscripts(p_source.tie_break, 1) AS t (i)), '') ELSE '' END
+    FROM (SELECT NOT p_source.is_unique OR p_source.grain_ticks IS NOT NULL AS possible) AS d
+$$;
+COMMENT ON FUNCTION pymig._winner_sql(pymig.source, text) IS
+    'How one narrow row per cell is chosen (R8): the latest raw time, then the highest tie-break. Empty where duplicates can''t be.';
+
+-- sql/core/procedures/_arm_source.sql
+CREATE OR REPLACE PROCEDURE pymig._arm_source(p_source text, p_arm boolean, p_lock_wait interval)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    -- The longest a new writer waits behind us, per attempt.
+    c_lock_timeout constant interval := '200 ms';
+    v_source pymig.source;
+    v_started timestamptz := clock_timestamp();
+    v_attempt int := 0;
+    v_done boolean := false;
+    v_changed boolean;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    LOOP
+        BEGIN
+            -- Arming and disarming decide one at a time, or a roll-back could take the triggers from under a start.
+            PERFORM pg_advisory_xact_lock(hashtextextended(format('pymig arm %L', v_source.source), 0));
+            v_changed := CASE WHEN p_arm THEN pymig._arm(v_source, c_lock_timeout) ELSE pymig._disarm(v_source, c_lock_timeout) END;
+            v_done := true;
+        EXCEPTION
+            WHEN lock_not_available OR deadlock_detected THEN
+                v_attempt := v_attempt + 1;
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION 'role % may not create triggers on %', current_user, v_source.narrow
+                    USING ERRCODE = 'PM008', HINT = 'Run this as the owner of the table, or as a member of the owning role.';
+        END;
+        EXIT WHEN v_done;
+        IF clock_timestamp() - v_started > p_lock_wait THEN
+            RAISE EXCEPTION 'could not lock % for a moment in % attempts', v_source.narrow, v_attempt
+                USING ERRCODE = 'PM005', DETAIL = pymig._lock_holders(v_source.narrow),
+                HINT = 'Wait for these to end, or end them, and run the same command again.';
+        END IF;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        -- Growing pauses with jitter, so that ingest gets through between the attempts.
+        PERFORM pg_sleep(least(0.2 * 1.5 ^ v_attempt, 5) * (0.5 + random()));
+    END LOOP;
+    IF v_changed THEN
+        PERFORM pymig._note('INFO', v_source.source, NULL, CASE WHEN p_arm THEN 'armed' ELSE 'disarmed' END,
+            format('The triggers of %s were %s after %s waits.', v_source.narrow, CASE WHEN p_arm THEN 'created' ELSE 'dropped' END, v_attempt));
+    END IF;
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig._arm_source(text, boolean, interval) IS
+    'Creates (or, with p_arm false, drops) the triggers of a source: attempts of 200 ms in transactions of their own, until p_lock_wait has passed (PM005 then names who holds the table).';
+
+-- sql/core/procedures/_migrate_adopted.sql
+CREATE OR REPLACE PROCEDURE pymig._migrate_adopted(p_source text)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text;
+    v_outcome text;
+BEGIN
+    FOREACH v_entity IN ARRAY ARRAY(
+        SELECT e.entity FROM pymig.entity AS e
+        WHERE e.source = p_source AND e.is_adopted AND e.state IN ('planned', 'syncing') ORDER BY e.entity)
+    LOOP
+        BEGIN
+            PERFORM pymig._create_entity(v_source, v_entity, true);
+            -- A few chunks a pass: what it has is little, and the others' keys wait behind it.
+            FOR v_step IN 1 .. 10 LOOP
+                SELECT b.outcome INTO v_outcome FROM pymig.backfill_chunk(v_entity, p_source) AS b;
+                EXIT WHEN v_outcome NOT IN ('moved', 'dealt');
+            END LOOP;
+        EXCEPTION
+            WHEN SQLSTATE 'PM002' THEN
+                UPDATE pymig.entity AS e SET state = 'known', is_adopted = false WHERE e.source = p_source AND e.entity = v_entity;
+            WHEN OTHERS THEN
+                UPDATE pymig.entity AS e SET last_error = format('%s (%s)', SQLERRM, SQLSTATE) WHERE e.source = p_source AND e.entity = v_entity;
+        END;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig._migrate_adopted(text) IS 'Migrates the entities the worker adopted by the policy auto, a few chunks a pass.';
+
+-- sql/core/procedures/_register_default.sql
+CREATE OR REPLACE PROCEDURE pymig._register_default(p_definition jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_narrow regclass := to_regclass(p_definition ->> 'p_narrow');
+    v_value_columns text[] := ARRAY(SELECT v.v FROM jsonb_array_elements_text(p_definition -> 'p_value_columns') AS v (v));
+BEGIN
+    IF v_narrow IS NULL OR EXISTS (SELECT FROM pymig.source AS s WHERE s.narrow = v_narrow OR s.source = p_definition ->> 'p_source') THEN
+        RETURN;
+    END IF;
+    CALL pymig.register_source(
+        p_source => p_definition ->> 'p_source',
+        p_narrow => v_narrow,
+        p_entity_column => p_definition ->> 'p_entity_column',
+        p_channel_column => p_definition ->> 'p_channel_column',
+        p_time_column => p_definition ->> 'p_time_column',
+        p_value_columns => v_value_columns,
+        p_format_column => p_definition ->> 'p_format_column',
+        p_formats => p_definition -> 'p_formats');
+EXCEPTION
+    WHEN SQLSTATE 'PM003' OR SQLSTATE 'PM008' THEN
+        PERFORM pymig._note('WARNING', NULL, NULL, 'default source not registered', SQLERRM);
+        RAISE WARNING 'the default source was not registered: %', SQLERRM;
+END
+$$;
+COMMENT ON PROCEDURE pymig._register_default(jsonb) IS
+    'Registers the default source (alembic/default_source.toml) where its table exists and can be served; installing goes on in any case.';
+
+-- sql/core/procedures/_unregister_all.sql
+CREATE OR REPLACE PROCEDURE pymig._unregister_all()
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source text;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    FOREACH v_source IN ARRAY ARRAY(SELECT s.source FROM pymig.source AS s ORDER BY s.source) LOOP
+        CALL pymig.unregister_source(v_source);
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig._unregister_all() IS 'Unregisters every source: the first step of uninstalling.';
+
+-- sql/core/procedures/backfill.sql
+CREATE OR REPLACE PROCEDURE pymig.backfill(p_entity text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_step record;
+    v_source text;
+    v_entity text;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := (pymig._source(p_source)).source;
+    v_entity := pymig._canonical_entity(pymig._source(p_source), p_entity);
+    LOOP
+        v_step := pymig.backfill_chunk(v_entity, v_source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN v_step.outcome = 'done';
+        IF v_step.outcome = 'failed' THEN
+            RAISE EXCEPTION 'the backfill of % has chunks that failed for good', quote_literal(v_entity)
+                USING ERRCODE = 'PM012', DETAIL = pymig._failed_chunks(v_source, v_entity),
+                HINT = 'Remove the cause, then CALL pymig.start_sync(...) and backfill again: only these chunks are left.';
+        ELSIF v_step.outcome IN ('wait', 'retry') THEN
+            PERFORM pg_sleep(0.1);
+        END IF;
+    END LOOP;
+    CALL pymig.sync_pending(v_source);
+END
+$$;
+COMMENT ON PROCEDURE pymig.backfill(text, text) IS
+    'Moves the history of an entity chunk by chunk, each in a transaction of its own; then drains what is pending. Stop it at any moment and call it again. Several sessions may call it at once. PM012 where chunks failed for good. Example: CALL pymig.backfill(''SHIP1'')';
+
+-- sql/core/procedures/migrate.sql
+CREATE OR REPLACE PROCEDURE pymig.migrate(
+    p_entity text,
+    p_source text DEFAULT NULL,
+    p_column_types text DEFAULT NULL,
+    p_strategy text DEFAULT NULL,
+    p_allow_scan boolean DEFAULT false,
+    p_lock_wait interval DEFAULT '10 minutes')
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    CALL pymig.start_sync(p_entity, p_source, p_column_types, p_strategy, p_allow_scan, p_lock_wait);
+    CALL pymig.backfill(p_entity, p_source);
+    CALL pymig.verify(p_entity, p_source);
+END
+$$;
+COMMENT ON PROCEDURE pymig.migrate(text, text, text, text, boolean, interval) IS
+    'start_sync, backfill and verify in turn, by one session; the command line does the same with several. Stop it at any moment and call it again. Example: CALL pymig.migrate(''SHIP1'')';
+
+-- sql/core/procedures/register_source.sql
+CREATE OR REPLACE PROCEDURE pymig.register_source(
+    p_source text,
+    p_narrow regclass,
+    p_entity_column text,
+    p_channel_column text,
+    p_time_column text,
+    p_value_columns text[],
+    p_format_column text DEFAULT NULL,
+    p_formats jsonb DEFAULT NULL,
+    p_tie_break text[] DEFAULT '{}',
+    p_time_unit text DEFAULT NULL,
+    p_time_grain interval DEFAULT NULL,
+    p_bucket interval DEFAULT '1 hour',
+    p_wide_schema text DEFAULT NULL,
+    p_wide_name text DEFAULT '{table}_{entity}',
+    p_column_types text DEFAULT 'text',
+    p_new_entities text DEFAULT 'ask',
+    p_dictionary regclass DEFAULT NULL,
+    p_dictionary_key text DEFAULT NULL,
+    p_dictionary_name text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source;
+BEGIN
+    v_source.source := p_source;
+    v_source.narrow := p_narrow;
+    v_source.entity_column := p_entity_column;
+    v_source.channel_column := p_channel_column;
+    v_source.time_column := p_time_column;
+    v_source.time_unit := p_time_unit;
+    v_source.value_columns := p_value_columns;
+    v_source.format_column := p_format_column;
+    v_source.formats := p_formats;
+    v_source.tie_break := coalesce(p_tie_break, '{}');
+    v_source.wide_schema := coalesce(p_wide_schema, (
+        SELECT c.relnamespace::regnamespace::name FROM pg_class AS c WHERE c.oid = p_narrow));
+    v_source.wide_name := p_wide_name;
+    v_source.column_types := p_column_types;
+    v_source.new_entities := p_new_entities;
+    v_source.dictionary := p_dictionary;
+    v_source.dictionary_key := p_dictionary_key;
+    v_source.dictionary_name := p_dictionary_name;
+    v_source.registered_at := now();
+    v_source.registered_by := session_user;
+    v_source.time_type := (
+        SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a
+        WHERE a.attrelid = p_narrow AND a.attname = p_time_column AND NOT a.attisdropped);
+    PERFORM pymig._check_source(v_source);
+    v_source.bucket_ticks := pymig._ticks_of(p_bucket, v_source.time_type, p_time_unit);
+    v_source.grain_ticks := pymig._ticks_of(p_time_grain, v_source.time_type, p_time_unit);
+    IF v_source.bucket_ticks % coalesce(v_source.grain_ticks, 1) <> 0 THEN
+        RAISE EXCEPTION 'the bucket of % is not a multiple of the time grain of %', p_bucket, p_time_grain
+            USING ERRCODE = 'PM003', HINT = 'Choose p_bucket as a multiple of p_time_grain.';
+    END IF;
+    SELECT i.reads_by_key, i.reads_by_time, i.is_unique
+    INTO v_source.reads_by_key, v_source.reads_by_time, v_source.is_unique
+    FROM pymig._index_paths(p_narrow, p_entity_column, p_channel_column, p_time_column) AS i;
+    PERFORM pymig._check_source_indexes(v_source);
+    INSERT INTO pymig.source SELECT v_source.*;
+    PERFORM pymig._create_source_objects(v_source);
+    PERFORM pymig._note('INFO', p_source, NULL, 'source registered', format('%s was registered as source %s', p_narrow, p_source));
+END
+$$;
+COMMENT ON PROCEDURE pymig.register_source IS
+    'Registers a narrow table and how to read it. Refuses with PM003 what can''t be served. Changes nothing on the narrow table itself; reading and arming come with start_sync. '
+    'Values: with p_format_column, p_formats maps its contents to value columns ({"Decimal": "double_v"}); without it, of several p_value_columns the non-null one counts. '
+    'p_tie_break: columns whose highest value wins where rows share a cell. p_time_unit: s, ms or us for a bigint epoch. p_time_grain: samples of one grain become one wide row. '
+    'Example: CALL pymig.register_source(''plant'', ''plant.samples'', ''machine'', ''sensor'', ''ts'', ''{v}'')';
+
+-- sql/core/procedures/roll_back.sql
+CREATE OR REPLACE PROCEDURE pymig.roll_back(
+    p_entity text, p_source text DEFAULT NULL, p_lock_wait interval DEFAULT '10 minutes')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    c_lock_timeout constant interval := '200 ms';
+    v_source pymig.source;
+    v_entity text;
+    v_started timestamptz := clock_timestamp();
+    v_attempt int := 0;
+    v_done boolean := false;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._canonical_entity(v_source, p_entity);
+    LOOP
+        BEGIN
+            PERFORM pymig._forget_entity(v_source, v_entity, c_lock_timeout);
+            v_done := true;
+        EXCEPTION
+            WHEN lock_not_available OR deadlock_detected THEN
+                v_attempt := v_attempt + 1;
+            WHEN dependent_objects_still_exist THEN
+                RAISE EXCEPTION 'something depends on the wide table of %', quote_literal(v_entity)
+                    USING ERRCODE = 'PM015', DETAIL = SQLERRM, HINT = 'Drop what depends on it (views, foreign keys), then roll back again.';
+        END;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN v_done;
+        IF clock_timestamp() - v_started > p_lock_wait THEN
+            RAISE EXCEPTION 'could not lock the wide table of % for a moment in % attempts', quote_literal(v_entity), v_attempt
+                USING ERRCODE = 'PM005', HINT = 'Wait for its readers to end, or end them, and run the same command again.';
+        END IF;
+        PERFORM pg_sleep(least(0.2 * 1.5 ^ v_attempt, 5) * (0.5 + random()));
+    END LOOP;
+    -- Triggers that serve nobody would only fill the disk.
+    CALL pymig._arm_source(v_source.source, false, p_lock_wait);
+    PERFORM pymig._collect_pending(v_source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig.roll_back(text, text, interval) IS
+    'Undoes the migration of an entity from any state: its wide tables, chunks, keys and results are gone, the narrow table was never changed. With the last entity the triggers go, too. Waits for readers of the wide table in attempts of 200 ms. Run again it does nothing. PM005, PM015. Example: CALL pymig.roll_back(''SHIP1'')';
+
+-- sql/core/procedures/set_new_entities.sql
+CREATE OR REPLACE PROCEDURE pymig.set_new_entities(p_policy text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    IF p_policy IS NULL OR p_policy NOT IN ('ask', 'auto') THEN
+        RAISE EXCEPTION 'the policy for new entities is ask or auto, not %', quote_nullable(p_policy)
+            USING ERRCODE = 'PM007', HINT = 'ask: an event tells of them. auto: the worker migrates them.';
+    END IF;
+    UPDATE pymig.source AS s SET new_entities = p_policy WHERE s.source = v_source.source;
+    PERFORM pymig._note('INFO', v_source.source, NULL, 'policy set', format('New entities: %s.', p_policy));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_new_entities(text, text) IS
+    'What the worker does with entities that begin to send after the source was armed: ask (write an event) or auto (migrate them). Example: CALL pymig.set_new_entities(''auto'')';
+
+-- sql/core/procedures/start_sync.sql
+CREATE OR REPLACE PROCEDURE pymig.start_sync(
+    p_entity text,
+    p_source text DEFAULT NULL,
+    p_column_types text DEFAULT NULL,
+    p_strategy text DEFAULT NULL,
+    p_allow_scan boolean DEFAULT false,
+    p_lock_wait interval DEFAULT '10 minutes')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entity text;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._canonical_entity(v_source, p_entity);
+    PERFORM pymig._plan_entity(v_source, v_entity, p_column_types, p_strategy, p_allow_scan);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._mark_drift(v_source);
+    CALL pymig._arm_source(v_source.source, true, p_lock_wait);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._create_entity(v_source, v_entity, p_allow_scan);
+    PERFORM pymig._retry_failed_chunks(v_source.source, v_entity);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig.start_sync(text, text, text, text, boolean, interval) IS
+    'Begins to keep an entity in sync: records its row, arms the source, then creates its wide tables. History comes with backfill. Run again it changes nothing but what is missing, and gives failed chunks another chance. '
+    'p_column_types: text or native. p_strategy: auto, transpose, crosstab, json or filter. p_lock_wait: how long to try for the triggers. Example: CALL pymig.start_sync(''SHIP1'', p_column_types => ''native'')';
+
+-- sql/core/procedures/sync_pending.sql
+CREATE OR REPLACE PROCEDURE pymig.sync_pending(p_source text DEFAULT NULL, p_worker text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entities text[];
+    v_buckets bigint[];
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._require_read_committed();
+    PERFORM pymig._heartbeat(p_worker);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
+        PERFORM pymig._collect_pending(v_source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        SELECT d.entities, d.buckets INTO v_entities, v_buckets FROM pymig._due_todo(v_source) AS d;
+        FOR v_i IN 1 .. coalesce(cardinality(v_buckets), 0) LOOP
+            BEGIN
+                PERFORM set_config('lock_timeout', '10s', true);
+                PERFORM pymig._recompute_todo(v_source, v_entities[v_i], v_buckets[v_i]);
+            EXCEPTION
+                WHEN SQLSTATE 'PM009' THEN
+                    PERFORM pymig._todo_needs_channels(v_source, v_entities[v_i], v_buckets[v_i]);
+                WHEN OTHERS THEN
+                    PERFORM pymig._todo_failed(v_source, v_entities[v_i], v_buckets[v_i], format('%s (%s)', SQLERRM, SQLSTATE));
+            END;
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        END LOOP;
+        CALL pymig._migrate_adopted(v_source.source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig.sync_pending(text, text) IS
+    'One pass of the worker: recomputes all keys that are pending, a bucket a transaction; adds channels; adopts new entities by policy. Several sessions may run it at once; pg_cron or `pymig worker` run it again and again. p_worker: name for the heartbeat. Example: CALL pymig.sync_pending()';
+
+-- sql/core/procedures/unregister_source.sql
+CREATE OR REPLACE PROCEDURE pymig.unregister_source(p_source text, p_lock_wait interval DEFAULT '10 minutes')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entity text;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    FOREACH v_entity IN ARRAY ARRAY(
+        SELECT e.entity FROM pymig.entity AS e
+        WHERE e.source = v_source.source AND e.state NOT IN ('known', 'rolled_back') ORDER BY e.entity)
+    LOOP
+        CALL pymig.roll_back(v_entity, v_source.source, p_lock_wait);
+    END LOOP;
+    CALL pymig._arm_source(v_source.source, false, p_lock_wait);
+    PERFORM pymig._drop_source_objects(v_source);
+    DELETE FROM pymig.source AS s WHERE s.source = v_source.source;
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig.unregister_source(text, interval) IS
+    'Rolls all entities of a source back, drops its triggers and everything pymig made for it. Example: CALL pymig.unregister_source(''tbl_data_timeseries'')';
+
+-- sql/core/procedures/verify.sql
+CREATE OR REPLACE PROCEDURE pymig.verify(
+    p_entity text, p_source text DEFAULT NULL, p_repair boolean DEFAULT false)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entity pymig.entity;
+    v_started timestamptz := clock_timestamp();
+    v_bucket bigint := -9223372036854775808;
+    v_sentence text;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+    IF v_entity.state NOT IN ('backfilled', 'verified') THEN
+        RAISE EXCEPTION '% is % and can be verified once its backfill is done', quote_literal(v_entity.entity), v_entity.state
+            USING ERRCODE = 'PM004', HINT = format('CALL pymig.backfill(%L) first.', v_entity.entity);
+    END IF;
+    CALL pymig.sync_pending(v_source.source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    LOOP
+        v_bucket := pymig._next_bucket(v_source, v_entity.entity, v_bucket);
+        EXIT WHEN v_bucket IS NULL;
+        PERFORM pymig.verify_bucket(v_entity.entity, v_bucket, p_repair, v_source.source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN v_bucket = 9223372036854775807;
+        v_bucket := v_bucket + 1;
+    END LOOP;
+    v_sentence := pymig._finish_verify(v_source, v_entity.entity, v_started);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    IF v_sentence IS NOT NULL THEN
+        RAISE EXCEPTION '% does not verify: %', quote_literal(v_entity.entity), v_sentence
+            USING ERRCODE = 'PM013',
+            HINT = format('Look at pymig.verification; repair with CALL pymig.verify(%L, p_repair => true).', v_entity.entity);
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE pymig.verify(text, text, boolean) IS
+    'Drains what is pending, then compares every cell of every bucket with the narrow table while ingest goes on; results in pymig.verification. p_repair: recompute buckets that differ. PM013 where differences are left. Example: CALL pymig.verify(''SHIP1'', p_repair => true)';
+
+-- sql/core/views/channel_map.sql
+CREATE OR REPLACE VIEW pymig.channel_map AS
+SELECT c.source, c.entity, c.channel,
+    format('%I.%I', s.wide_schema, p.wide_table) AS wide_table,
+    c.wide_column, c.column_type
+FROM pymig.channel AS c
+JOIN pymig.part AS p USING (source, entity, part)
+JOIN pymig.source AS s USING (source);
+COMMENT ON VIEW pymig.channel_map IS 'Where the cells of a channel are. wide_table is qualified and quoted, fit for ::regclass; wide_column is the bare name.';
+COMMENT ON COLUMN pymig.channel_map.source IS 'Source.';
+COMMENT ON COLUMN pymig.channel_map.entity IS 'Entity.';
+COMMENT ON COLUMN pymig.channel_map.channel IS 'Channel as the narrow table has it.';
+COMMENT ON COLUMN pymig.channel_map.wide_table IS 'Qualified, quoted name of the part.';
+COMMENT ON COLUMN pymig.channel_map.wide_column IS 'Its column.';
+COMMENT ON COLUMN pymig.channel_map.column_type IS 'Its type.';
+
+-- sql/core/views/pending.sql
+-- Made by a routine, because it names the pending tables of every source.
+SELECT pymig._create_pending_view();
+
+-- sql/core/views/status.sql
+CREATE OR REPLACE VIEW pymig.status AS
+SELECT e.source, e.entity, e.state,
+    coalesce(c.rows, 0) AS rows_done,
+    e.estimated_rows AS rows_estimated,
+    CASE
+        WHEN e.state IN ('backfilled', 'verified') THEN 100
+        WHEN e.first_bucket IS NULL THEN NULL
+        ELSE round(100 * least(1, coalesce(c.buckets, 0) / nullif(e.last_bucket::numeric - e.first_bucket::numeric + 1, 0)), 1)
+    END AS percent,
+    r.rows_per_second,
+    CASE WHEN e.state = 'syncing' AND r.rows_per_second > 0 AND e.estimated_rows > coalesce(c.rows, 0)
+        THEN make_interval(secs => ((e.estimated_rows - coalesce(c.rows, 0)) / r.rows_per_second)::int) END AS eta,
+    CASE WHEN e.wide_table IS NOT NULL THEN coalesce(clock_timestamp() - k.oldest, interval '0') END AS sync_lag,
+    CASE WHEN e.wide_table IS NOT NULL THEN coalesce(k.keys, 0) END AS pending,
+    CASE WHEN e.wide_table IS NOT NULL THEN (
+        SELECT count(*) FROM pymig.quarantine AS q WHERE q.source = e.source AND q.entity = e.entity) END AS quarantined,
+    (SELECT count(*) FROM pymig.chunk AS f WHERE f.source = e.source AND f.entity = e.entity AND f.state = 'failed') AS failed_chunks,
+    CASE WHEN e.wide_table IS NOT NULL THEN format('%I.%I', s.wide_schema, e.wide_table) END AS wide_table,
+    e.verified_at,
+    pymig._trigger_state(s.narrow) AS triggers,
+    (SELECT count(*) FROM pymig.worker AS w WHERE w.seen_at > clock_timestamp() - interval '10 seconds') AS workers_alive,
+    e.last_error
+FROM pymig.entity AS e
+JOIN pymig.source AS s USING (source)
+LEFT JOIN LATERAL (
+    SELECT sum(c.narrow_rows)::bigint AS rows, sum(c.last_bucket::numeric - c.first_bucket::numeric + 1) AS buckets
+    FROM pymig.chunk AS c
+    WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done'
+) AS c ON true
+LEFT JOIN LATERAL (
+    SELECT round((sum(c.narrow_rows) / nullif(extract(epoch FROM max(c.finished_at) - min(c.finished_at - c.seconds * interval '1 second')), 0))::numeric)::bigint AS rows_per_second
+    FROM (
+        SELECT c.narrow_rows, c.seconds, c.finished_at FROM pymig.chunk AS c
+        WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done'
+        ORDER BY c.chunk DESC LIMIT 20
+    ) AS c
+) AS r ON true
+LEFT JOIN (
+    SELECT x.source, k.entity, k.keys, k.oldest FROM pymig.source AS x CROSS JOIN LATERAL pymig._pending_by_entity(x.source) AS k
+) AS k ON k.source = e.source AND k.entity = e.entity;
+COMMENT ON VIEW pymig.status IS 'A row per entity: how far it is and how it does.';
+COMMENT ON COLUMN pymig.status.source IS 'Source.';
+COMMENT ON COLUMN pymig.status.entity IS 'Entity.';
+COMMENT ON COLUMN pymig.status.state IS 'known, planned, syncing, backfilled, verified, failed or rolled_back.';
+COMMENT ON COLUMN pymig.status.rows_done IS 'Narrow rows the chunks have moved.';
+COMMENT ON COLUMN pymig.status.rows_estimated IS 'Narrow rows in all, by the planner''s estimate at the start.';
+COMMENT ON COLUMN pymig.status.percent IS 'Share of the time range that is moved, in percent.';
+COMMENT ON COLUMN pymig.status.rows_per_second IS 'Narrow rows a second over the last 20 chunks.';
+COMMENT ON COLUMN pymig.status.eta IS 'Time the rest of the backfill takes at that rate.';
+COMMENT ON COLUMN pymig.status.sync_lag IS 'Age of the oldest pending key; 0 where wide is up to date.';
+COMMENT ON COLUMN pymig.status.pending IS 'Pending keys.';
+COMMENT ON COLUMN pymig.status.quarantined IS 'Rows in quarantine.';
+COMMENT ON COLUMN pymig.status.failed_chunks IS 'Chunks that failed for good.';
+COMMENT ON COLUMN pymig.status.wide_table IS 'Qualified name of the wide table, or of the view over its parts.';
+COMMENT ON COLUMN pymig.status.verified_at IS 'When it last verified without a difference.';
+COMMENT ON COLUMN pymig.status.triggers IS 'armed, none, or drifted: then verify again.';
+COMMENT ON COLUMN pymig.status.workers_alive IS 'Workers with a heartbeat in the last 10 seconds.';
+COMMENT ON COLUMN pymig.status.last_error IS 'Last error that has not gone away yet.';

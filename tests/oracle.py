@@ -234,8 +234,8 @@ def fit(text: str, value_type: str, column_type: str) -> Cell | Fault:
     if column_type == "float8" and value_type == "float4":
         return float(struct.unpack("f", struct.pack("f", float(text)))[0])
     if column_type == "float8" and value_type in _INTEGERS:
-        exact = float(int(text))
-        return exact if int(exact) == int(text) else Fault.MISFIT
+        # Beyond 2^53 a double no longer tells an integer from its neighbours.
+        return float(int(text)) if abs(int(text)) <= 2**53 else Fault.MISFIT
     return Fault.MISFIT
 
 

@@ -95,7 +95,7 @@ class World:
     seed: int
     duplicates: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
-    failures: list[str] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     ships: list[str] = field(default_factory=lambda: list(SHIPS))
     channels: list[str] = field(default_factory=lambda: list(CHANNELS))
@@ -110,8 +110,8 @@ class World:
     def fail(self, message: str) -> None:
         """Note a failure; the run goes on so that its end state can be looked at too."""
         with self.lock:
-            if len(self.failures) < 30:
-                self.failures.append(message)
+            if message in self.failures or len(self.failures) < 30:
+                self.failures[message] += 1
 
     def count(self, what: str, times: int = 1) -> None:
         """Count something for the report."""
@@ -374,7 +374,7 @@ class Writer(threading.Thread):
         if not own:
             self.world.fail(
                 f"{self.name} at {self.isolation}: {state} {diag.message_primary or error}"
-                f" | detail {diag.message_detail} | context {diag.context} | {self.doing}"
+                f" | detail {diag.message_detail} | context {where(error)} | {self.doing}"
             )
 
     # --- operations -----------------------------------------------------------------------------
@@ -534,6 +534,13 @@ class Writer(threading.Thread):
             self.world.count("truncates")
         finally:
             cursor.execute("RESET lock_timeout")
+
+
+def where(error: psycopg.Error) -> str:
+    """The routines an error came through, innermost first, without their statements."""
+    found = re.findall(r"PL/pgSQL function (\S+?)\(.*?\) line (\d+)", error.diag.context or "")
+    routines = [f"{name} line {line}" for name, line in found]
+    return " < ".join(routines) or str(error.diag.context)
 
 
 def _flat(rows: list[Row]) -> list[Any]:

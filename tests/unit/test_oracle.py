@@ -270,6 +270,7 @@ def test_micros_and_iso_agree_with_postgresql(conn: psycopg.Connection[Any]) -> 
         ("1e+300", "float8", "text", "1e+300"),
         ("9007199254740992", "int8", "float8", 9007199254740992.0),
         ("9007199254740993", "int8", "float8", Fault.MISFIT),
+        ("-9223372036854775808", "int8", "float8", Fault.MISFIT),
         ("1", "float8", "int8", Fault.MISFIT),
         ("true", "bool", "int8", Fault.MISFIT),
         ("1.5", "text", "float8", Fault.MISFIT),

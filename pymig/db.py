@@ -12,7 +12,13 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from tenacity import Retrying, retry_if_exception, stop_after_delay, stop_when_event_set, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 from tenacity.wait import wait_base
 
 from pymig import errors
@@ -26,19 +32,9 @@ RECONNECT_SECONDS: Final = 300.0
 _PAUSE: Final[wait_base] = wait_random_exponential(multiplier=0.1, max=5)
 
 
-def connect(conninfo: str, role: str = "cli") -> Connection:
-    """Open a connection in autocommit, named `pymig <role>`. Raises PymigError.
-
-    Server-side prepared statements stay off: a pooler in transaction mode may hand the next
-    statement to another backend.
-    """
-    try:
-        return _open(conninfo, role)
-    except psycopg.Error as error:
-        raise errors.explain(error) from error
-
-
 def _open(conninfo: str, role: str) -> Connection:
+    # Server-side prepared statements stay off: a pooler in transaction mode may hand the next
+    # statement to another backend.
     return psycopg.connect(
         conninfo,
         autocommit=True,
@@ -60,7 +56,9 @@ def worker_name() -> str:
 def _arguments(params: dict[str, Any]) -> tuple[sql.Composable, list[Any]]:
     given = {k: v for k, v in params.items() if v is not None}
     pieces = [sql.SQL("{} => {}").format(sql.Identifier(k), sql.Placeholder()) for k in given]
-    return sql.SQL(", ").join(pieces), [Jsonb(v) if isinstance(v, dict) else v for v in given.values()]
+    return sql.SQL(", ").join(pieces), [
+        Jsonb(v) if isinstance(v, dict) else v for v in given.values()
+    ]
 
 
 def call(conn: Connection, procedure: str, **params: Any) -> None:
@@ -78,7 +76,9 @@ def select(conn: Connection, function: str, **params: Any) -> list[Row]:
 
 def read(conn: Connection, relation: str) -> list[Row]:
     """SELECT * FROM pymig.<relation>: the views and tables people look at."""
-    return conn.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier("pymig", relation))).fetchall()
+    return conn.execute(
+        sql.SQL("SELECT * FROM {}").format(sql.Identifier("pymig", relation))
+    ).fetchall()
 
 
 class Session:
@@ -110,9 +110,22 @@ class Session:
             reraise=True,
         )
         try:
-            return retrying(self._attempt, work)
+            result: T = retrying(self._attempt, work)
+            return result
         except psycopg.Error as error:
             raise errors.explain(error) from error
+
+    def call(self, procedure: str, **params: Any) -> None:
+        """CALL pymig.<procedure>; see db.call. Raises PymigError."""
+        self.run(lambda conn: call(conn, procedure, **params))
+
+    def select(self, function: str, **params: Any) -> list[Row]:
+        """SELECT * FROM pymig.<function>(…); see db.select. Raises PymigError."""
+        return self.run(lambda conn: select(conn, function, **params))
+
+    def read(self, relation: str) -> list[Row]:
+        """SELECT * FROM pymig.<relation>. Raises PymigError."""
+        return self.run(lambda conn: read(conn, relation))
 
     def cancel(self) -> None:
         """Ask the server to cancel the statement that runs, from another thread."""

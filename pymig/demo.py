@@ -12,7 +12,6 @@ from psycopg.rows import class_row
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pymig import install, migrate, render
 from pymig.demo_report import (
     QueryFigures,
     ShipFigures,
@@ -21,6 +20,9 @@ from pymig.demo_report import (
     print_report,
 )
 from pymig.demo_threads import LiveWriter, SyncWorker
+from pymig.install import install
+from pymig.migrate import migrate_ships
+from pymig.render import render_folder
 from pymig.server import Cluster
 
 SHIPS: Final = 4
@@ -56,7 +58,7 @@ def run_demo(
     began = time.monotonic()
     with psycopg.connect(url, autocommit=True, application_name="pymig demo") as conn:
         create_fleet(conn, ships, rows, out)
-        install.install(url)
+        install(url)
         conn.execute("CALL pymig.set_new_entities(p_policy => 'auto')")
         ship = first_ship(conn)
         narrow = time_query(conn, "SELECT demo_fleet.typical_query_narrow(%s)", ship)
@@ -79,7 +81,7 @@ def create_fleet(conn: psycopg.Connection, ships: int, rows: int, out: Console) 
     """Apply sql/demo and load the history, or what is missing of it, under a progress bar."""
     conn.execute("SET client_min_messages = warning")
     conn.execute("SET check_function_bodies = off")  # a routine may come before one it calls
-    for _, sql in render.render_folder("demo"):
+    for _, sql in render_folder("demo"):
         conn.execute(sql.encode())
     conn.execute("SET check_function_bodies = on")
     conn.execute("SELECT demo_fleet.create_fleet(p_ships => %s, p_rows => %s)", [ships, rows])
@@ -102,7 +104,7 @@ def migrate_live(
     """
     conn.execute("SELECT demo_fleet.start_run()")
     with live_fleet(url) as (writer, worker):
-        migrate.migrate_ships(url, ships="all", workers=workers)
+        migrate_ships(url, ships="all", workers=workers)
         lags = watch_sync(conn, writer, out)
     conn.execute("CALL pymig.sync_pending()")
     if worker.errors:

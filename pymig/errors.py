@@ -86,27 +86,51 @@ RETRYABLE: Final = ("40001", "40P01", "55P03")
 
 def is_lost_connection(error: psycopg.Error) -> bool:
     """Whether the server or the network went away, rather than the statement being wrong."""
-    if isinstance(error, (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.IdleSessionTimeout)):
+    if isinstance(
+        error, (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.IdleSessionTimeout)
+    ):
         return True
-    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and error.sqlstate is None
+    return (
+        isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+        and error.sqlstate is None
+    )
 
 
 def explain(error: psycopg.Error) -> PymigError:
     """Turn an error of psycopg's into one of ours, keeping the database's sentence and hint."""
     diagnosis = error.diag
-    sentence = (diagnosis.message_primary or str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
+    sentence = (
+        diagnosis.message_primary or str(error).strip().split("\n")[0] or type(error).__name__
+    ).rstrip(".")
     hint = diagnosis.message_hint or ""
     if error.sqlstate in REGISTRY:
         detail = f"{diagnosis.message_detail} " if diagnosis.message_detail else ""
         return REGISTRY[error.sqlstate](sentence + ".", detail + hint)
     if is_lost_connection(error):
-        return ServerError(f"The server can't be reached: {sentence}.", "Check DATABASE_URL and that the server runs.")
-    if isinstance(error, psycopg.OperationalError) and error.sqlstate and error.sqlstate.startswith(("28", "3D")):
-        return ServerError(sentence + ".", hint or "Check user, password and database in DATABASE_URL.")
-    if isinstance(error, (pg.InvalidSchemaName, pg.UndefinedFunction, pg.UndefinedTable)) and "pymig" in sentence:
-        return NotInstalledError("pymig is not installed in this database.", "Run `pymig install` (or `make install`).")
+        return ServerError(
+            f"The server can't be reached: {sentence}.",
+            "Check DATABASE_URL and that the server runs.",
+        )
+    if (
+        isinstance(error, psycopg.OperationalError)
+        and error.sqlstate
+        and error.sqlstate.startswith(("28", "3D"))
+    ):
+        return ServerError(
+            sentence + ".", hint or "Check user, password and database in DATABASE_URL."
+        )
+    if (
+        isinstance(error, (pg.InvalidSchemaName, pg.UndefinedFunction, pg.UndefinedTable))
+        and "pymig" in sentence
+    ):
+        return NotInstalledError(
+            "pymig is not installed in this database.", "Run `pymig install` (or `make install`)."
+        )
     if isinstance(error, pg.UndefinedTable):
         return UsageError(sentence + ".", hint or "Name the table with its schema.")
     if isinstance(error, pg.InsufficientPrivilege):
-        return PrivilegeError(f"The role may not do this: {sentence}.", hint or "Ask the owner of the table, or a superuser.")
+        return PrivilegeError(
+            f"The role may not do this: {sentence}.",
+            hint or "Ask the owner of the table, or a superuser.",
+        )
     return PymigError(f"{sentence} (SQLSTATE {error.sqlstate}).", hint)

@@ -1,6 +1,8 @@
-"""Installs and uninstalls pymig in a database: `alembic upgrade head` and `alembic downgrade base` from code."""
+"""Installs and removes pymig: `alembic upgrade head` and `alembic downgrade base` from code."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import psycopg
 from alembic import command
@@ -24,7 +26,7 @@ def uninstall(conninfo: str) -> None:
     _run(conninfo, lambda config: command.downgrade(config, "base"))
 
 
-def _run(conninfo: str, step) -> None:
+def _run(conninfo: str, step: Callable[[Config], None]) -> None:
     config = Config()
     config.set_main_option("script_location", str(alembic_folder()).replace("%", "%%"))
     config.attributes["conninfo"] = conninfo

@@ -33,7 +33,7 @@ def environment(root: Path | None = None) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 -- SQL, not HTML; names are quoted by PostgreSQL's format()
+        autoescape=False,  # SQL, not HTML
     )
     macros = env.get_template("macros.sql.j2").make_module()
     env.globals.update({k: v for k, v in vars(macros).items() if not k.startswith("_")})
@@ -43,7 +43,9 @@ def environment(root: Path | None = None) -> Environment:
 def render_folder(folder: str) -> list[Rendered]:
     """Render every template of one folder below `sql/`, by file name."""
     env = environment()
-    names = sorted(n for n in env.list_templates(extensions=["j2"]) if n.rpartition("/")[0] == folder)
+    names = sorted(
+        n for n in env.list_templates(extensions=["j2"]) if n.rpartition("/")[0] == folder
+    )
     return [Rendered(name.removesuffix(".j2"), env.get_template(name).render()) for name in names]
 
 

@@ -58,7 +58,7 @@ def after_revisions(connection: Connection) -> None:
     else:
         definition = tomllib.loads((alembic_folder() / "default_source.toml").read_text("utf-8"))
         raw = connection.connection.cursor()
-        raw.execute("CALL pymig._register_default(%s)", [Jsonb(definition)])  # type: ignore[no-untyped-call]
+        raw.execute("CALL pymig._register_default(%s)", [Jsonb(definition)])
     connection.commit()
 
 

@@ -2282,6 +2282,37 @@ $$;
 COMMENT ON FUNCTION pymig.plan(text, text, text, boolean) IS
     'What migrate would do with an entity: channels, types, parts, rows, time range, size, strategy, names that differ from the channel id, and what stands in the way (is_blocker). Reads only. Example: SELECT * FROM pymig.plan(''SHIP1'')';
 
+-- sql/core/functions/progress.sql
+CREATE OR REPLACE FUNCTION pymig.progress(
+    p_entity text, p_source text DEFAULT NULL,
+    OUT rows_done bigint, OUT rows_estimated bigint, OUT percent numeric,
+    OUT buckets_verified bigint, OUT buckets bigint, OUT percent_verified numeric)
+RETURNS record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.rows, e.estimated_rows,
+        CASE WHEN e.state IN ('backfilled', 'verified') THEN 100
+             ELSE round(100 * least(1, c.buckets / nullif(e.last_bucket::numeric - e.first_bucket::numeric + 1, 0)), 1) END,
+        v.buckets, greatest(c.buckets, v.buckets)::bigint,
+        round(100 * least(1, v.buckets / nullif(c.buckets, 0)), 1)
+    FROM pymig.entity AS e
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(c.narrow_rows), 0)::bigint AS rows, coalesce(sum(c.last_bucket::numeric - c.first_bucket::numeric + 1), 0) AS buckets
+        FROM pymig.chunk AS c
+        WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done'
+    ) AS c
+    CROSS JOIN LATERAL (
+        -- A pass overwrites the results of the one before, oldest first.
+        SELECT count(*) AS buckets FROM pymig.verification AS v
+        WHERE v.source = e.source AND v.entity = e.entity AND v.checked_at > coalesce(e.verified_at, '-infinity')
+    ) AS v
+    WHERE e.source = (pymig._source(p_source)).source AND e.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig.progress(text, text) IS
+    'How far backfill and verification of one entity are; cheap enough to ask twice a second. Verification counts buckets since the last pass that succeeded.';
+
 -- sql/core/functions/resolve_entities.sql
 CREATE OR REPLACE FUNCTION pymig.resolve_entities(
     p_entities text, p_source text DEFAULT NULL, p_allow_scan boolean DEFAULT false, OUT entity text, OUT estimated_rows bigint)

@@ -1,0 +1,515 @@
+"""The command line: every command is a routine or a view of the database, shown to a person."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from pymig import db, errors, show
+from pymig.errors import DifferenceError, InterruptedByUser, NotDoneError, PymigError, UsageError
+from pymig.progress import for_console
+from pymig.settings import ColumnTypes, Settings, Strategy
+
+app = typer.Typer(
+    help="Migrate a narrow time-series table online into one wide table per ship, inside PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+source_app = typer.Typer(help="Register narrow tables, and list them.", no_args_is_help=True)
+server_app = typer.Typer(help="The embedded server that `make demo` uses.", no_args_is_help=True)
+app.add_typer(source_app, name="source")
+app.add_typer(server_app, name="server")
+
+Ship = Annotated[
+    str, typer.Option("--ship", help="One ship, a comma list, or all (smallest first).")
+]
+Source = Annotated[
+    str | None, typer.Option("--source", help="The source; not needed where one is registered.")
+]
+AllowScan = Annotated[
+    bool, typer.Option("--allow-scan", help="Allow discovery to read all of the narrow table.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, max=64, help="Connections that move chunks.")
+]
+Types = Annotated[
+    ColumnTypes | None,
+    typer.Option("--column-types", help="Type of the cells: text, or as in the narrow table."),
+]
+Pivot = Annotated[
+    Strategy | None,
+    typer.Option("--strategy", help="Pivot strategy; auto measures the candidates."),
+]
+LockWait = Annotated[
+    float, typer.Option("--lock-wait", help="Seconds to try for the triggers before giving up.")
+]
+
+_OUT: Final = Console(soft_wrap=True)
+_ERR: Final = Console(stderr=True, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence, a hint and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except PymigError as error:
+        _fail(error)
+    except psycopg.Error as error:
+        _fail(errors.explain(error))
+    except KeyboardInterrupt:
+        _fail(InterruptedByUser("Stopped.", "The same command goes on where it stopped."))
+
+
+def _fail(error: PymigError) -> None:
+    _ERR.print(f"pymig: {error.message}", markup=False, highlight=False)
+    if error.hint:
+        _ERR.print(error.hint, markup=False, highlight=False)
+    if os.environ.get("PYMIG_DEBUG"):
+        _ERR.print_exception()
+    sys.exit(error.exit_code)
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if debug:
+        os.environ["PYMIG_DEBUG"] = "1"
+
+
+@app.command(epilog="Example: pymig install")
+def install() -> None:
+    """Install pymig in the database (alembic upgrade head); register the default source where it exists."""
+    from pymig.install import install as run
+
+    run(_conninfo())
+    _OUT.print("pymig is installed.")
+
+
+@app.command(epilog="Example: pymig uninstall")
+def uninstall() -> None:
+    """Roll everything back and remove pymig (alembic downgrade base)."""
+    from pymig.install import uninstall as run
+
+    run(_conninfo())
+    _OUT.print("pymig is removed; the database is what it was before.")
+
+
+@source_app.command(
+    "add",
+    epilog="Example: pymig source add --name plant --narrow plant.samples --entity machine "
+    "--channel sensor --time ts --value v",
+)
+def source_add(
+    narrow: Annotated[str, typer.Option(help="The narrow table, with its schema.")],
+    entity: Annotated[str, typer.Option(help="Column that says whose row it is.")],
+    channel: Annotated[str, typer.Option(help="Column that says which quantity it is.")],
+    time_column: Annotated[str, typer.Option("--time", help="Time column.")],
+    value: Annotated[list[str], typer.Option(help="Value column; repeat it for several.")],
+    name: Annotated[str, typer.Option(help="Short name of the source.")],
+    format_column: Annotated[
+        str | None,
+        typer.Option("--format-column", help="Column that says which value column counts."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="CONTENT=COLUMN; repeat it.")
+    ] = None,
+    tie_break: Annotated[
+        list[str] | None,
+        typer.Option(help="Column whose highest value wins among duplicates; repeat it."),
+    ] = None,
+    time_unit: Annotated[str | None, typer.Option(help="s, ms or us for a bigint epoch.")] = None,
+    time_grain: Annotated[
+        str | None,
+        typer.Option(help="Interval within which samples become one row, e.g. '1 second'."),
+    ] = None,
+    bucket: Annotated[str | None, typer.Option(help="Interval of a bucket (1 hour).")] = None,
+    wide_schema: Annotated[
+        str | None, typer.Option(help="Schema of the wide tables (the narrow table's).")
+    ] = None,
+    wide_name: Annotated[
+        str | None, typer.Option(help="Their name, with {table} and {entity}.")
+    ] = None,
+    column_types: Types = None,
+    new_ships: Annotated[
+        str | None, typer.Option(help="ask or auto: what to do with ships that begin to send.")
+    ] = None,
+    dictionary: Annotated[
+        str | None, typer.Option(help="Table with readable channel names: TABLE:KEY:NAME.")
+    ] = None,
+) -> None:
+    """Register a narrow table and how to read it."""
+    table, key, readable = _dictionary(dictionary)
+    with _session() as session:
+        session.call(
+            "register_source",
+            p_source=name,
+            p_narrow=narrow,
+            p_entity_column=entity,
+            p_channel_column=channel,
+            p_time_column=time_column,
+            p_value_columns=value,
+            p_format_column=format_column,
+            p_formats=_formats(formats),
+            p_tie_break=tie_break or None,
+            p_time_unit=time_unit,
+            p_time_grain=time_grain,
+            p_bucket=bucket,
+            p_wide_schema=wide_schema,
+            p_wide_name=wide_name,
+            p_column_types=column_types,
+            p_new_entities=new_ships,
+            p_dictionary=table,
+            p_dictionary_key=key,
+            p_dictionary_name=readable,
+        )
+    _OUT.print(f"{narrow} is registered as source {name}.", markup=False)
+
+
+@source_app.command("list", epilog="Example: pymig source list --json")
+def source_list(as_json: AsJson = False) -> None:
+    """List the registered sources."""
+    _show_rows(_read("source"), as_json, show.sources)
+
+
+@app.command(epilog="Example: pymig plan --ship SHIP1")
+def plan(
+    ship: Ship,
+    source: Source = None,
+    column_types: Types = None,
+    allow_scan: AllowScan = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what migrate would do, and what stands in the way. Changes nothing."""
+    rows: list[db.Row] = []
+    with _session() as session:
+        for name in _resolve(ship, source, allow_scan):
+            rows += session.select(
+                "plan",
+                p_entity=name,
+                p_source=source,
+                p_column_types=column_types,
+                p_allow_scan=allow_scan,
+            )
+    _show_rows(rows, as_json, show.plan)
+    if any(row["is_blocker"] for row in rows):
+        raise UsageError(
+            "Something stands in the way of the migration.", "See the rows marked blocker."
+        )
+
+
+@app.command(epilog="Example: pymig migrate --ship SHIP1,SHIP2 --workers 2 --column-types native")
+def migrate(
+    ship: Ship,
+    workers: Workers = None,
+    column_types: Types = None,
+    strategy: Pivot = None,
+    source: Source = None,
+    allow_scan: AllowScan = False,
+    lock_wait: LockWait = 600.0,
+) -> None:
+    """Bring ships into sync, move their history, verify every cell. Stop and run it again as you like."""
+    from pymig.migrate import migrate_ships
+
+    options = _options(workers, column_types, strategy, source, allow_scan, lock_wait)
+    with _stoppable() as stop:
+        report = migrate_ships(
+            _conninfo(), ship, options=options, progress=for_console(_OUT), stop=stop
+        )
+    for result in report.ships:
+        _OUT.print(
+            f"{result.ship}: {'failed' if result.error else 'verified'} after {result.seconds:.1f} s",
+            markup=False,
+        )
+    if report.failed:
+        failed = report.failed[0]
+        assert failed.error is not None
+        if len(report.failed) == 1:
+            raise failed.error
+        raise NotDoneError(
+            f"{len(report.failed)} of {len(report.ships)} ships are not verified.",
+            "Run the same command again.",
+        )
+
+
+@app.command("start-sync", epilog="Example: pymig start-sync --ship SHIP1")
+def start_sync(
+    ship: Ship,
+    column_types: Types = None,
+    strategy: Pivot = None,
+    source: Source = None,
+    allow_scan: AllowScan = False,
+    lock_wait: LockWait = 600.0,
+) -> None:
+    """Create the wide tables of ships and keep them in sync from here on; history comes with backfill."""
+    with _session() as session:
+        for name in _resolve(ship, source, allow_scan):
+            session.call(
+                "start_sync",
+                p_entity=name,
+                p_source=source,
+                p_column_types=column_types,
+                p_strategy=strategy,
+                p_allow_scan=allow_scan or None,
+                p_lock_wait=f"{lock_wait} seconds",
+            )
+            _OUT.print(f"{name}: syncing", markup=False)
+
+
+@app.command(epilog="Example: pymig backfill --ship SHIP1 --workers 2")
+def backfill(ship: Ship, workers: Workers = None, source: Source = None) -> None:
+    """Move the history of ships that sync already."""
+    from pymig.migrate import backfill_ship
+
+    options = _options(workers, None, None, source, False, 600.0)
+    with _stoppable() as stop:
+        for name in _resolve(ship, source, False):
+            backfill_ship(_conninfo(), name, options=options, progress=for_console(_OUT), stop=stop)
+
+
+@app.command(epilog="Example: pymig verify --ship all --repair")
+def verify(
+    ship: Ship,
+    repair: Annotated[bool, typer.Option("--repair", help="Recompute what differs.")] = False,
+    source: Source = None,
+) -> None:
+    """Compare every cell of ships with the narrow table, while it is written."""
+    from pymig.migrate import verify_ship
+
+    unequal = []
+    with _stoppable() as stop:
+        for name in _migrated(ship, source):
+            try:
+                verify_ship(
+                    _conninfo(),
+                    name,
+                    source=source,
+                    repair=repair,
+                    progress=for_console(_OUT),
+                    stop=stop,
+                )
+                _OUT.print(f"{name}: every cell is equal", markup=False)
+            except DifferenceError as error:
+                _OUT.print(f"{name}: {error.message}", markup=False)
+                unequal.append(error)
+    if unequal:
+        raise unequal[0]
+
+
+@app.command(epilog="Example: pymig status --watch")
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live; Ctrl-C ends.")] = False,
+    as_json: AsJson = False,
+    source: Source = None,
+) -> None:
+    """Show a row per ship: state, progress, rate, lag, pending, quarantined, last error."""
+
+    def rows() -> list[db.Row]:
+        return [row for row in _read("status") if source in (None, row["source"])]
+
+    if not watch:
+        _show_rows(rows(), as_json, show.status)
+        return
+    with Live(show.status(rows()), console=_OUT, refresh_per_second=4) as live:
+        while True:
+            time.sleep(0.5)
+            live.update(show.status(rows()))
+
+
+@app.command(epilog="Example: pymig worker")
+def worker(source: Source = None) -> None:
+    """Keep wide tables in sync: recompute pending keys, add channels and (by policy) ships, until stopped."""
+    from pymig.worker import keep_in_sync
+
+    settings = Settings.load()
+    with _stoppable() as stop:
+        _OUT.print("The worker runs; Ctrl-C or SIGTERM ends it after the current pass.")
+        keep_in_sync(
+            _conninfo(), stop, source=source or settings.source, poll_seconds=settings.poll_seconds
+        )
+
+
+@app.command(epilog="Example: pymig rollback --ship SHIP1")
+def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = 600.0) -> None:
+    """Drop the wide tables of ships and stop their sync; the narrow table was never changed."""
+    with _session() as session:
+        for name in _migrated(ship, source):
+            session.call(
+                "roll_back", p_entity=name, p_source=source, p_lock_wait=f"{lock_wait} seconds"
+            )
+            _OUT.print(f"{name}: rolled back", markup=False)
+
+
+@app.command(epilog="Example: pymig demo")
+def demo(workers: Workers = None) -> None:
+    """Simulate a fleet that sends, migrate it meanwhile, verify every cell, and show what it gave."""
+    from pymig.demo import run_demo
+    from pymig.server import demo_cluster
+
+    settings = Settings.load()
+    cluster = demo_cluster(settings.server_dir) if settings.uses_embedded_server else None
+    code = run_demo(_conninfo(), workers=workers or settings.workers, cluster=cluster, console=_OUT)
+    if code:
+        raise NotDoneError("The demonstration failed.", "The table above says which ship.")
+
+
+@server_app.command("start", epilog="Example: pymig server start")
+def server_start() -> None:
+    """Start the embedded server, making it first where there is none."""
+    from pymig.server import demo_cluster
+
+    cluster = demo_cluster(Settings.load().server_dir)
+    cluster.start()
+    _OUT.print(cluster.url(), markup=False)
+
+
+@server_app.command("stop", epilog="Example: pymig server stop")
+def server_stop() -> None:
+    """Stop the embedded server; its data stays."""
+    from pymig.server import demo_cluster
+
+    cluster = demo_cluster(Settings.load().server_dir)
+    if cluster.is_running():
+        cluster.stop()
+    _OUT.print("The server is stopped.")
+
+
+@server_app.command("clean", epilog="Example: pymig server clean")
+def server_clean() -> None:
+    """Stop the embedded server and remove its data."""
+    from pymig.server import demo_cluster
+
+    demo_cluster(Settings.load().server_dir).remove()
+    _OUT.print("The server and its data are removed.")
+
+
+def _conninfo() -> str:
+    """The server the environment names, else the embedded one, started."""
+    settings = Settings.load()
+    if not settings.uses_embedded_server:
+        return settings.conninfo
+    from pymig.server import demo_cluster
+
+    cluster = demo_cluster(settings.server_dir)
+    cluster.start()
+    return cluster.url()
+
+
+def _session() -> db.Session:
+    return db.Session(_conninfo(), "cli")
+
+
+def _read(relation: str) -> list[db.Row]:
+    with _session() as session:
+        return session.read(relation)
+
+
+def _resolve(ships: str, source: str | None, allow_scan: bool) -> list[str]:
+    from pymig.migrate import resolve_ships
+
+    return resolve_ships(_conninfo(), ships, source, allow_scan=allow_scan)
+
+
+def _migrated(ships: str, source: str | None) -> list[str]:
+    """Like _resolve, but all means all that have been migrated."""
+    if ships != "all":
+        return _resolve(ships, source, False)
+    rows = _read("status")
+    return [
+        row["entity"]
+        for row in rows
+        if row["state"] not in ("known", "rolled_back") and source in (None, row["source"])
+    ]
+
+
+def _options(
+    workers: int | None,
+    column_types: str | None,
+    strategy: str | None,
+    source: str | None,
+    allow_scan: bool,
+    lock_wait: float,
+) -> Any:
+    from pymig.migrate import Options
+
+    settings = Settings.load()
+    return Options(
+        source=source or settings.source,
+        workers=workers or settings.workers,
+        column_types=column_types or settings.column_types,
+        strategy=strategy,
+        allow_scan=allow_scan,
+        lock_wait_seconds=lock_wait,
+    )
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def ask(signum: int, _frame: object) -> None:
+        if stop.is_set():
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        stop.set()
+        _ERR.print("Stopping after the current chunks; once more to stop at once.")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show_rows(rows: list[db.Row], as_json: bool, table: Callable[[list[db.Row]], Any]) -> None:
+    if as_json:
+        _OUT.print(
+            json.dumps(rows, default=str, indent=2, ensure_ascii=False),
+            markup=False,
+            highlight=False,
+        )
+    else:
+        _OUT.print(table(rows))
+
+
+def _formats(pairs: list[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise UsageError(
+            f"{wrong[0]!r} is not CONTENT=COLUMN.", "For example --format Decimal=double_v."
+        )
+    return dict(pair.rsplit("=", 1) for pair in pairs)
+
+
+def _dictionary(given: str | None) -> tuple[str | None, str | None, str | None]:
+    if given is None:
+        return None, None, None
+    table, _, rest = given.partition(":")
+    key, _, name = rest.partition(":")
+    if not (table and key and name):
+        raise UsageError(
+            f"{given!r} is not TABLE:KEY:NAME.", "For example --dictionary plant.channel:id:name."
+        )
+    return table, key, name
+
+
+if __name__ == "__main__":
+    main()

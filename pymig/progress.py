@@ -1,0 +1,110 @@
+"""What a person sees while something runs: bars on a terminal, single lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Task(Protocol):
+    """One thing that is under way."""
+
+    def show(self, done: int | None, total: int | None, percent: float | None) -> None:
+        """Show how far it is: done of total, and the percentage to draw."""
+
+
+class Progress(Protocol):
+    """Where tasks are shown."""
+
+    def task(self, title: str) -> AbstractContextManager[Task]:
+        """Begin a task."""
+
+    def say(self, sentence: str) -> None:
+        """Say something that stays on the screen."""
+
+
+class _NoTask:
+    def show(self, done: int | None, total: int | None, percent: float | None) -> None:
+        """Show nothing."""
+
+
+class QuietProgress:
+    """Shows nothing: for code that calls code."""
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Task]:
+        """Begin a task that nobody sees."""
+        yield _NoTask()
+
+    def say(self, sentence: str) -> None:
+        """Say nothing."""
+
+
+class LineProgress(QuietProgress):
+    """One line when a task ends: for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Task]:
+        """Begin a task; a line says that it is done."""
+        yield _NoTask()
+        self._console.print(f"{title}: done", markup=False, highlight=False)
+
+    def say(self, sentence: str) -> None:
+        """Print the sentence."""
+        self._console.print(sentence, markup=False, highlight=False)
+
+
+class BarProgress(QuietProgress):
+    """Bars with share, elapsed and remaining time."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Task]:
+        """Begin a task with a bar of its own."""
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>5.1f}%"),
+            TextColumn("{task.fields[detail]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=self._console) as bars:
+            task = _BarTask(bars, title)
+            yield task
+            task.finish()
+
+    def say(self, sentence: str) -> None:
+        """Print the sentence."""
+        self._console.print(sentence, markup=False, highlight=False)
+
+
+class _BarTask:
+    def __init__(self, bars: RichProgress, title: str) -> None:
+        self._bars = bars
+        self._id = bars.add_task(title, total=100.0, detail="")
+
+    def show(self, done: int | None, total: int | None, percent: float | None) -> None:
+        """Move the bar."""
+        self._bars.update(
+            self._id, completed=float(percent or 0), detail=f"{done:,}" if done else ""
+        )
+
+    def finish(self) -> None:
+        """Fill the bar."""
+        self._bars.update(self._id, completed=100.0)
+
+
+def for_console(console: Console) -> Progress:
+    """Bars on a terminal, lines elsewhere."""
+    return BarProgress(console) if console.is_terminal else LineProgress(console)

@@ -1,0 +1,56 @@
+"""The sync worker: calls `pymig.sync_pending()` again and again. The work is the database's."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from pymig import db
+
+#: Pause between two passes where the first one found the database unwilling, in seconds.
+_PAUSE_AFTER_ERROR: Final = 1.0
+
+
+def keep_in_sync(
+    conninfo: str,
+    stop: threading.Event,
+    *,
+    source: str | None = None,
+    poll_seconds: float = 0.1,
+    name: str | None = None,
+) -> None:
+    """Recompute pending keys until stop is set; reconnect where the connection is lost.
+
+    source: only this one (default: all). name: for the heartbeat in pymig.worker. Raises PymigError
+    when the server stays away, or pymig is not installed.
+    """
+    worker = name or db.worker_name()
+    with db.Session(conninfo, "worker", stop) as session:
+        while not stop.is_set():
+            session.call("sync_pending", p_source=source, p_worker=worker)
+            stop.wait(poll_seconds)
+
+
+class BackgroundWorker(threading.Thread):
+    """keep_in_sync in a thread of its own: what `pymig migrate` runs beside the backfill."""
+
+    def __init__(self, conninfo: str, source: str | None) -> None:
+        super().__init__(name="pymig worker", daemon=True)
+        self._conninfo: Final = conninfo
+        self._source: Final = source
+        self._stopping: Final = threading.Event()
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Work until stopped; an error is kept and the thread tries again after a pause."""
+        while not self._stopping.is_set():
+            try:
+                keep_in_sync(self._conninfo, self._stopping, source=self._source)
+            except Exception as error:  # kept for whoever joins
+                self.error = error
+                self._stopping.wait(_PAUSE_AFTER_ERROR)
+
+    def stop(self) -> None:
+        """Finish the pass that runs, then end."""
+        self._stopping.set()
+        self.join()

@@ -23,7 +23,7 @@ from pymig.progress import for_console
 from pymig.settings import ColumnTypes, Settings, Strategy
 
 app = typer.Typer(
-    help="Migrate a narrow time-series table online into one wide table per ship, inside PostgreSQL.",
+    help="Migrate a narrow time-series table online into one wide table per ship.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -94,7 +94,7 @@ def _root(
 
 @app.command(epilog="Example: pymig install")
 def install() -> None:
-    """Install pymig in the database (alembic upgrade head); register the default source where it exists."""
+    """Install pymig (alembic upgrade head); register the default source where it exists."""
     from pymig.install import install as run
 
     run(_conninfo())
@@ -223,7 +223,7 @@ def migrate(
     allow_scan: AllowScan = False,
     lock_wait: LockWait = 600.0,
 ) -> None:
-    """Bring ships into sync, move their history, verify every cell. Stop and run it again as you like."""
+    """Bring ships into sync, move their history, verify every cell. Stop and rerun as you like."""
     from pymig.migrate import migrate_ships
 
     options = _options(workers, column_types, strategy, source, allow_scan, lock_wait)
@@ -233,7 +233,7 @@ def migrate(
         )
     for result in report.ships:
         _OUT.print(
-            f"{result.ship}: {'failed' if result.error else 'verified'} after {result.seconds:.1f} s",
+            f"{result.ship}: {'failed' if result.error else 'verified'} in {result.seconds:.1f} s",
             markup=False,
         )
     if report.failed:
@@ -256,7 +256,7 @@ def start_sync(
     allow_scan: AllowScan = False,
     lock_wait: LockWait = 600.0,
 ) -> None:
-    """Create the wide tables of ships and keep them in sync from here on; history comes with backfill."""
+    """Create the wide tables of ships and keep them in sync; history comes with backfill."""
     with _session() as session:
         for name in _resolve(ship, source, allow_scan):
             session.call(
@@ -333,10 +333,11 @@ def status(
 
 @app.command(epilog="Example: pymig worker")
 def worker(source: Source = None) -> None:
-    """Keep wide tables in sync: recompute pending keys, add channels and (by policy) ships, until stopped."""
+    """Keep wide tables in sync, add channels and (by policy) ships, until stopped."""
     from pymig.worker import keep_in_sync
 
     settings = Settings.load()
+    _read("source")  # says at once where there is no server, or no pymig
     with _stoppable() as stop:
         _OUT.print("The worker runs; Ctrl-C or SIGTERM ends it after the current pass.")
         keep_in_sync(
@@ -357,7 +358,7 @@ def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = 600.0) -> 
 
 @app.command(epilog="Example: pymig demo")
 def demo(workers: Workers = None) -> None:
-    """Simulate a fleet that sends, migrate it meanwhile, verify every cell, and show what it gave."""
+    """Simulate a fleet that sends, migrate it meanwhile, verify every cell, show the figures."""
     from pymig.demo import run_demo
     from pymig.server import demo_cluster
 
@@ -411,7 +412,7 @@ def _conninfo() -> str:
 
 
 def _session() -> db.Session:
-    return db.Session(_conninfo(), "cli")
+    return db.Session(_conninfo(), "cli", patient=False)
 
 
 def _read(relation: str) -> list[db.Row]:

@@ -62,13 +62,13 @@ def _arguments(params: dict[str, Any]) -> tuple[sql.Composable, list[Any]]:
 
 
 def call(conn: Connection, procedure: str, **params: Any) -> None:
-    """CALL pymig.<procedure>(name => value, …); arguments that are None keep their default."""
+    """CALL pymig.<procedure>(name => value, …); None keeps a default."""
     names, values = _arguments(params)
     conn.execute(sql.SQL("CALL {}({})").format(sql.Identifier("pymig", procedure), names), values)
 
 
 def select(conn: Connection, function: str, **params: Any) -> list[Row]:
-    """SELECT * FROM pymig.<function>(name => value, …); arguments that are None keep their default."""
+    """SELECT * FROM pymig.<function>(name => value, …); None keeps a default."""
     names, values = _arguments(params)
     query = sql.SQL("SELECT * FROM {}({})").format(sql.Identifier("pymig", function), names)
     return conn.execute(query, values).fetchall()
@@ -85,13 +85,22 @@ class Session:
     """One connection that is made anew when it is lost, until a stop is asked for.
 
     Every routine of pymig can be called again after a lost connection: what had committed is done,
-    what had not is done again.
+    what had not is done again. A session that is not patient gives up where even its first
+    connection fails: whoever typed the command wants to know.
     """
 
-    def __init__(self, conninfo: str, role: str, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        role: str,
+        stop: threading.Event | None = None,
+        *,
+        patient: bool = True,
+    ) -> None:
         self.conninfo: Final = conninfo
         self.role: Final = role
         self.stop: Final = stop or threading.Event()
+        self._patient = patient
         self._conn: Connection | None = None
 
     def __enter__(self) -> Session:
@@ -102,9 +111,9 @@ class Session:
             self._conn.close()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run work on the connection; reconnect with growing pauses where it is lost. Raises PymigError."""
+        """Run work; reconnect with growing pauses where need be. Raises PymigError."""
         retrying = Retrying(
-            retry=retry_if_exception(_is_passing),
+            retry=retry_if_exception(self._is_passing),
             wait=_PAUSE,
             stop=stop_after_delay(RECONNECT_SECONDS) | stop_when_event_set(self.stop),
             reraise=True,
@@ -136,10 +145,12 @@ class Session:
         if self._conn is None or self._conn.closed or self._conn.broken:
             self._conn = None
             self._conn = _open(self.conninfo, self.role)
+            self._patient = True
         return work(self._conn)
 
-
-def _is_passing(error: BaseException) -> bool:
-    if not isinstance(error, psycopg.Error):
-        return False
-    return errors.is_lost_connection(error) or error.sqlstate in errors.RETRYABLE
+    def _is_passing(self, error: BaseException) -> bool:
+        if not isinstance(error, psycopg.Error):
+            return False
+        if errors.is_lost_connection(error):
+            return self._patient
+        return error.sqlstate in errors.RETRYABLE

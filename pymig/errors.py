@@ -61,7 +61,7 @@ class InterruptedByUser(PymigError):  # noqa: N818 -- not an error of the progra
     exit_code = 130
 
 
-#: SQLSTATEs that routines of pymig raise -> exception. docs/reference/errors.md describes the same set.
+#: SQLSTATEs that routines of pymig raise -> exception (docs/reference/errors.md).
 REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM001": UsageError,  # no such source
     "PM002": UsageError,  # no such entity
@@ -126,8 +126,8 @@ def explain(error: psycopg.Error) -> PymigError:
         return NotInstalledError(
             "pymig is not installed in this database.", "Run `pymig install` (or `make install`)."
         )
-    if isinstance(error, pg.UndefinedTable):
-        return UsageError(sentence + ".", hint or "Name the table with its schema.")
+    if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)):
+        return UsageError(sentence + ".", hint or "Name an existing table, with its schema.")
     if isinstance(error, pg.InsufficientPrivilege):
         return PrivilegeError(
             f"The role may not do this: {sentence}.",

@@ -14,15 +14,15 @@ from pymig.paths import alembic_folder
 
 
 def install(conninfo: str) -> None:
-    """Bring the database to the newest revision and register the default source where its table exists.
+    """Bring the database to the newest revision.
 
-    Does nothing where that is already so. Raises PymigError.
+    Registers the default source where its table exists. Does nothing where that is already so. Raises PymigError.
     """
     _run(conninfo, lambda config: command.upgrade(config, "head"))
 
 
 def uninstall(conninfo: str) -> None:
-    """Roll everything back and remove pymig: the database is what it was before install. Raises PymigError."""
+    """Roll everything back and remove pymig: the database is as before. Raises PymigError."""
     _run(conninfo, lambda config: command.downgrade(config, "base"))
 
 

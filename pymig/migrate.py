@@ -1,7 +1,7 @@
 """The migration as the command line runs it: start_sync, backfill by several connections, verify.
 
-Every step is a routine of the database; this module paces them, several at a time, and can be killed at
-any moment: the same call goes on where it stopped.
+Every step is a routine of the database; this module paces them, several at a time, and can be
+killed at any moment: the same call goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def resolve_ships(
     conninfo: str, ships: str, source: str | None, *, allow_scan: bool = False
 ) -> list[str]:
     """Entities meant by one name, a comma list or `all`; smallest first. Raises PymigError."""
-    with db.Session(conninfo, "cli") as session:
+    with db.Session(conninfo, "cli", patient=False) as session:
         rows = session.select(
             "resolve_entities", p_entities=ships, p_source=source, p_allow_scan=allow_scan
         )
@@ -78,8 +78,8 @@ def migrate_ships(
 ) -> MigrationReport:
     """Migrate ships one after the other, smallest first, with a sync worker beside.
 
-    ships: one, a comma list, or all. workers: overrides options.workers. One failing ship doesn't stop
-    the others: the report says which. stop: set it and the chunks that run are finished, then
+    ships: one, a comma list, or all. workers: overrides options.workers. One failing ship doesn't
+    stop the others: the report says which. stop: set it and the chunks that run are finished, then
     InterruptedByUser is raised. Raises PymigError where nothing could be begun.
     """
     chosen = options or Options()
@@ -140,7 +140,7 @@ class _Migration:
         self.stop: Final = stop or threading.Event()
 
     def migrate(self, ship: str) -> ShipResult:
-        """Do the three steps for one ship; InterruptedByUser passes, other errors go into the result."""
+        """Do the three steps for one ship; errors but InterruptedByUser go into the result."""
         began = time.monotonic()
         try:
             self.start_sync(ship)
@@ -167,7 +167,7 @@ class _Migration:
         )
 
     def backfill(self, ship: str) -> None:
-        """Move all chunks with several connections. Raises NotDoneError where chunks failed for good."""
+        """Move all chunks with several connections. Raises NotDoneError where chunks failed."""
         threads = [_ChunkMover(self, ship, number) for number in range(self.workers)]
         with (
             self.progress.task(f"{ship}: backfill") as task,

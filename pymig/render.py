@@ -1,7 +1,8 @@
 """Renders the Jinja templates of `sql/` into plain SQL.
 
-Jinja binds only what is fixed when pymig is installed: shared clauses and lists of types. What belongs to a source or
-an entity is bound inside the database, because a DBA with psql alone must be able to register a source.
+Jinja binds only what is fixed when pymig is installed: shared clauses and lists of types. What
+belongs to a source or an entity is bound inside the database, because a DBA with psql alone must be
+able to register a source.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Rendered(NamedTuple):
 
 
 def environment(root: Path | None = None) -> Environment:
-    """Return the Jinja environment over `sql/`: strict about names, macros of `macros.sql.j2` at hand."""
+    """Return the Jinja environment over `sql/`: strict, with the macros of `macros.sql.j2`."""
     env = Environment(
         loader=FileSystemLoader(root or sql_folder()),
         undefined=StrictUndefined,

@@ -1,7 +1,7 @@
 """What alembic/env.py and the revisions share: applying SQL files, and the steps around them.
 
-A revision never reads `sql/`: it applies what was frozen when it was made, so that a downgrade brings
-back exactly what that revision installed.
+A revision never reads `sql/`: it applies what was frozen when it was made, so that a downgrade
+brings back exactly what that revision installed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def apply_frozen(op: Operations, revision: str) -> None:
 
 
 def unregister_sources(op: Operations) -> None:
-    """Roll every entity back and drop every trigger, outside a transaction: the procedures commit."""
+    """Roll all entities back and drop all triggers, in autocommit: the procedures commit."""
     with op.get_context().autocommit_block():
         _execute(op.get_bind(), "CALL pymig._unregister_all()")
 

@@ -16,7 +16,8 @@ from pymig.paths import alembic_folder
 def install(conninfo: str) -> None:
     """Bring the database to the newest revision.
 
-    Registers the default source where its table exists. Does nothing where that is already so. Raises PymigError.
+    Registers the default source where its table exists. Does nothing where all that is so already.
+    Raises PymigError.
     """
     _run(conninfo, lambda config: command.upgrade(config, "head"))
 

@@ -356,8 +356,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- About a second a chunk: short enough for vacuum (R20) and for a clean stop, long enough to drown the planning of a
     -- 1,000-column statement. At most 64 bucket locks (R18), and at most twice the size that was just measured.
-    SELECT CASE WHEN count(*) = 0 THEN 1
-        ELSE greatest(1, least(64, 2 * max(c.buckets), sum(c.buckets) / nullif(sum(c.seconds), 0))) END::int
+    -- Before anything is measured: about 400,000 narrow rows by the planner's estimate.
+    SELECT greatest(1, least(64, CASE
+        WHEN count(*) > 0 THEN least(2 * max(c.buckets), sum(c.buckets) / nullif(sum(c.seconds), 0))
+        ELSE (SELECT 400000 * (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) FROM pymig.entity AS e
+              WHERE e.source = p_source AND e.entity = p_entity)
+        END))::int
     FROM (
         SELECT c.last_bucket - c.first_bucket + 1 AS buckets, c.seconds
         FROM pymig.chunk AS c
@@ -376,7 +380,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     c_attempts constant int := 5;
-    -- Another session was in the way, not the data: no smaller chunk would help.
+    -- Another session was in the way, not the data: no smaller chunk would help, and it ends some day.
     v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03');
     v_middle bigint := p_chunk.first_bucket + (p_chunk.last_bucket - p_chunk.first_bucket) / 2;
     v_chunk pymig.chunk;
@@ -393,8 +397,8 @@ BEGIN
     ELSE
         UPDATE pymig.chunk AS c SET
             attempts = c.attempts + 1, error = format('%s (%s)', p_error, p_sqlstate),
-            state = CASE WHEN c.attempts + 1 >= CASE WHEN v_is_lock THEN 4 * c_attempts ELSE c_attempts END THEN 'failed' ELSE 'planned' END,
-            retry_at = clock_timestamp() + least(0.1 * 2 ^ c.attempts, 10) * (0.5 + random()) * interval '1 second',
+            state = CASE WHEN c.attempts + 1 >= c_attempts AND NOT v_is_lock THEN 'failed' ELSE 'planned' END,
+            retry_at = clock_timestamp() + least(0.1 * 2 ^ least(c.attempts, 10), 10) * (0.5 + random()) * interval '1 second',
             finished_at = clock_timestamp()
         WHERE c.chunk = p_chunk.chunk
         RETURNING c.* INTO v_chunk;
@@ -409,7 +413,24 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._chunk_failed(pymig.chunk, text, text) IS
-    'After a failed attempt: halves a chunk of several buckets, so that the failure is narrowed down to one; a single bucket is tried again with growing pauses, and reported as failed in the end. Never skipped.';
+    'After a failed attempt: halves a chunk of several buckets, so that the failure is narrowed down to one; a single bucket is tried again with growing pauses, and after five attempts reported as failed. Never skipped. A lock that was not to be had is waited for without end, in attempts.';
+
+-- sql/core/functions/_chunk_needs_channels.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_needs_channels(p_source pymig.source, p_chunk pymig.chunk)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._add_channels(p_source, p_chunk.entity);
+    RETURN p_chunk;
+EXCEPTION
+    WHEN OTHERS THEN
+        RETURN pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM);
+END
+$$;
+COMMENT ON FUNCTION pymig._chunk_needs_channels(pymig.source, pymig.chunk) IS
+    'Adds the columns a chunk missed; the chunk is tried again. What fails here is written to it.';
 
 -- sql/core/functions/_collect_pending.sql
 CREATE OR REPLACE FUNCTION pymig._collect_pending(p_source pymig.source)
@@ -624,6 +645,7 @@ BEGIN
     INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)
     SELECT p_source.source, p_entity, l.channel, l.ord, l.part, l.wide_column, l.column_type FROM pg_temp._pymig_layout AS l;
     DROP TABLE pg_temp._pymig_layout;
+    ANALYZE pymig.channel;
     v_bounds := pymig._discover_bounds(p_source, p_entity);
     UPDATE pymig.entity AS e SET
         state = 'syncing', wide_table = v_name, started_at = now(), state_changed_at = now(), last_error = NULL,
@@ -1186,6 +1208,21 @@ $$;
 COMMENT ON FUNCTION pymig._grain_sql(pymig.source, text) IS
     'SQL expression: the wide time a narrow time falls on (itself, without a time grain).';
 
+-- sql/core/functions/_has_unknown_channels.sql
+CREATE OR REPLACE FUNCTION pymig._has_unknown_channels(p_source pymig.source, p_entity text)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pymig._discover_channels(p_source, p_entity, true) AS d
+        WHERE NOT EXISTS (
+            SELECT FROM pymig.channel AS c
+            WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = d.channel))
+$$;
+COMMENT ON FUNCTION pymig._has_unknown_channels(pymig.source, text) IS 'Does the narrow table have channels of the entity that have no column yet?';
+
 -- sql/core/functions/_heartbeat.sql
 CREATE OR REPLACE FUNCTION pymig._heartbeat(p_worker text)
 RETURNS void
@@ -1442,7 +1479,7 @@ BEGIN
         RETURNING c.* INTO v_chunk;
     EXCEPTION
         WHEN SQLSTATE 'PM009' THEN
-            PERFORM pymig._add_channels(p_source, p_entity.entity);
+            v_chunk := pymig._chunk_needs_channels(p_source, p_chunk);
         WHEN OTHERS THEN
             v_chunk := pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM);
     END;
@@ -2062,7 +2099,7 @@ BEGIN
         (SELECT string_agg(pymig._wide_arrays_sql(p_source, p_entity, p.p, p_bucket), ', ') FROM unnest(v_parts) AS p (p)),
         (SELECT string_agg(pymig._unequal_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
         CASE WHEN v_by_key THEN format('SELECT DISTINCT u.time FROM (%s) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)',
-                 (SELECT string_agg(format('SELECT g.times FROM gathered_%s AS g', t.t), ' UNION ') FROM unnest(v_types) AS t (t)))
+                 (SELECT string_agg(format('SELECT DISTINCT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)))
              ELSE 'SELECT DISTINCT x.time FROM cell AS x' END,
         pymig._differences_sql(p_source, p_entity, v_types, v_parts, v_condition, v_by_key),
         p_source.source || '_pending', p_source.source || '_todo', p_entity,
@@ -2268,7 +2305,9 @@ BEGIN
         (9, 'expected size', pg_size_pretty(pymig._expected_bytes(v_rows, v_layout))),
         (10, 'disk needed', pg_size_pretty(2 * pymig._expected_bytes(v_rows, v_layout)) || ' (the wide table and as much write-ahead log; the free space is not visible from SQL)'),
         (11, 'strategy', CASE WHEN cardinality(v_layout) <= 16 THEN 'filter' ELSE 'transpose' END
-             || ' first, then the fastest as measured on the first chunks')
+             || ' first, then the fastest as measured on the first chunks'),
+        (12, 'publications', (SELECT 'All tables, so the wide ones and pymig''s own too, are published by ' || string_agg(quote_ident(p.pubname), ', ')
+             FROM pg_publication AS p WHERE p.puballtables))
     ) AS i (ord, item, value)
     WHERE i.value IS NOT NULL
     ORDER BY i.ord;
@@ -2455,7 +2494,9 @@ BEGIN
     PERFORM pymig._lock_entity(v_source.source, p_entity, p_exclusive => false);
     v_found := pymig._compare_bucket(v_source, p_entity, p_bucket);
     IF NOT v_found.is_equal AND p_repair THEN
-        PERFORM pymig._add_channels(v_source, p_entity);
+        IF pymig._has_unknown_channels(v_source, p_entity) THEN
+            PERFORM pymig._add_channels(v_source, p_entity);
+        END IF;
         PERFORM pymig._lock_buckets(v_source.source, p_entity, p_bucket, p_bucket);
         PERFORM pymig._recompute(v_source, p_entity, 'json', p_bucket, p_bucket, NULL);
         v_now := pymig._compare_bucket(v_source, p_entity, p_bucket);
@@ -2640,7 +2681,7 @@ BEGIN
         v_winner := pymig._winner_sql(p_source, 'n.time');
         RETURN format(
             'SELECT c.ord, c.part, c.column_type, c.channel::text AS channel, n.time, %2$s
-             FROM (%1$s) AS c CROSS JOIN LATERAL (
+             FROM (WITH channel AS MATERIALIZED (%1$s) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
                  SELECT %3$s n.time, %2$s FROM pymig.%4$I AS n WHERE n.entity = %5$L AND n.channel = c.channel AND %6$s %7$s) AS n',
             pymig._channel_list_sql(p_source, p_entity), v_columns, v_winner.distinct_on, v_view, p_entity, p_condition, v_winner.order_by);
     END IF;
@@ -3021,7 +3062,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
-    v_times text := (SELECT string_agg(format('SELECT g.times FROM gathered_%s AS g', t.t), ' UNION ') FROM unnest(v_types) AS t (t));
+    v_times text := (SELECT string_agg(format('SELECT DISTINCT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t));
     v_input text;
     v_writes text;
 BEGIN

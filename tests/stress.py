@@ -35,7 +35,7 @@ from tests.stress_writers import (
 
 STRATEGIES = ("auto", "transpose", "crosstab", "json", "filter")
 MIGRATING = frozenset({"syncing", "backfilled", "verified"})
-DRAIN_SECONDS = 90.0
+DRAIN_SECONDS = 30.0
 KILLED = frozenset({None, "57P01", "57014"})
 BUSY = frozenset({"40001", "40P01", "55P03"})
 NEVER = frozenset({"PM012", "PM013"})  # chunks failed for good; a verification that found something

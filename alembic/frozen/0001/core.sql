@@ -488,11 +488,22 @@ BEGIN
         $sql$, p_source.source || '_pending', p_source.source || '_todo', p_source.source, p_source.new_entities,
         p_source.column_types, pymig._bucket_sql(p_source, 'c.time'))
     INTO v_keys, v_truncated;
+    IF v_keys > 0 THEN
+        -- Left behind where a roll-back met a pass that was under way.
+        EXECUTE format(
+            'DELETE FROM pymig.%I AS d USING pymig.entity AS e
+             WHERE e.source = %L AND e.entity = d.entity AND e.state IN (''known'', ''rolled_back'')',
+            p_source.source || '_todo', p_source.source);
+    END IF;
     IF v_truncated THEN
         -- No narrow row is left of what wide has: look at every bucket again. A chunk in flight held TRUNCATE up until it had committed.
         FOR r_part IN
             SELECT p.entity, p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.part = 1
         LOOP
+            PERFORM pymig._lock_entity(p_source.source, r_part.entity, p_exclusive => false);
+            CONTINUE WHEN NOT EXISTS (
+                SELECT FROM pymig.part AS p
+                WHERE p.source = p_source.source AND p.entity = r_part.entity AND p.part = 1 AND p.wide_table = r_part.wide_table);
             EXECUTE format(
                 'INSERT INTO pymig.%1$I (entity, bucket, times, recorded_at)
                  SELECT DISTINCT %2$L, %3$s, NULL::%4$s[], now() FROM %5$I.%6$I AS w
@@ -1164,6 +1175,29 @@ $$;
 COMMENT ON FUNCTION pymig._forget_entity(pymig.source, text, interval) IS
     'One attempt to roll an entity back: drops its wide tables and all state of it in one transaction. 55P03 where a reader held a wide table for longer than the timeout. Returns whether it had wide tables.';
 
+-- sql/core/functions/_forget_newcomer.sql
+CREATE OR REPLACE FUNCTION pymig._forget_newcomer(p_source pymig.source, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_exists boolean;
+BEGIN
+    -- While nobody collects, keys that arrive stay in pending; once its row is gone they make it a newcomer again.
+    IF NOT pg_try_advisory_xact_lock(hashtextextended(format('pymig collect %L', p_source.source), 0)) THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L)', p_source.source || '_cell', p_entity) INTO v_exists;
+    IF NOT v_exists THEN
+        EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
+        DELETE FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'planned';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._forget_newcomer(pymig.source, text) IS
+    'Forgets an adopted entity whose rows were all deleted before it was migrated, so that it is new when it sends again.';
+
 -- sql/core/functions/_forget_quarantine.sql
 CREATE OR REPLACE FUNCTION pymig._forget_quarantine(
     p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text)
@@ -1787,7 +1821,14 @@ COMMENT ON FUNCTION pymig._recompute(pymig.source, text, text, bigint, bigint, t
 CREATE OR REPLACE FUNCTION pymig._recompute_todo(p_source pymig.source, p_entity text, p_bucket bigint)
 RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
 AS $$
 DECLARE
     -- From so many keys on, reading the bucket as a whole is cheaper than key by key.
@@ -1803,7 +1844,9 @@ BEGIN
     END IF;
     -- Lock, claim, read: three statements, each with a later snapshot than the one before (R16, R22).
     EXECUTE format(
-        'WITH claimed AS (DELETE FROM pymig.%I AS d WHERE d.entity = $1 AND d.bucket = $2 RETURNING d.times)
+        'WITH claimed AS (DELETE FROM pymig.%I AS d
+             WHERE d.entity = $1 AND d.bucket = $2 AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
+             RETURNING d.times)
          SELECT (SELECT count(*) FROM claimed AS c), coalesce((SELECT bool_or(c.times IS NULL) FROM claimed AS c), false),
              (SELECT array_agg(DISTINCT t.time)::text FROM claimed AS c CROSS JOIN LATERAL unnest(c.times) AS t (time))',
         p_source.source || '_todo')
@@ -1971,35 +2014,39 @@ COMMENT ON FUNCTION pymig._time_condition(pymig.source, text, bigint, bigint, te
     'SQL condition that holds for the times of a run of buckets, or for the times given as an array literal.';
 
 -- sql/core/functions/_todo_failed.sql
-CREATE OR REPLACE FUNCTION pymig._todo_failed(p_source pymig.source, p_entity text, p_bucket bigint, p_error text)
+CREATE OR REPLACE FUNCTION pymig._todo_failed(
+    p_source pymig.source, p_entity text, p_bucket bigint, p_sqlstate text, p_error text)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     c_worrying constant int := 5;
+    -- Another session was in the way, not the data: that is no failed attempt.
+    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03');
     v_attempts int;
 BEGIN
     EXECUTE format(
         'WITH failed AS (
              UPDATE pymig.%I AS d
-             SET attempts = d.attempts + 1, error = $3,
-                 retry_at = clock_timestamp() + least(0.1 * 2 ^ least(d.attempts, 10), 60) * interval ''1 second''
+             SET attempts = d.attempts + $4, error = $3,
+                 retry_at = clock_timestamp() + least(0.3 * 2 ^ least(d.attempts, 10), 60) * interval ''1 second''
              WHERE d.entity = $1 AND d.bucket = $2
              RETURNING d.attempts)
          SELECT max(f.attempts) FROM failed AS f', p_source.source || '_todo')
     INTO v_attempts
-    USING p_entity, p_bucket, p_error;
-    UPDATE pymig.entity AS e SET last_error = p_error WHERE e.source = p_source.source AND e.entity = p_entity;
-    IF v_attempts = c_worrying THEN
+    USING p_entity, p_bucket, format('%s (%s)', p_error, p_sqlstate), (NOT v_is_lock)::int;
+    UPDATE pymig.entity AS e SET last_error = format('%s (%s)', p_error, p_sqlstate)
+    WHERE e.source = p_source.source AND e.entity = p_entity;
+    IF v_attempts = c_worrying AND NOT v_is_lock THEN
         PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'recompute failed',
             format('Keys of bucket %s (from %s) could not be recomputed in %s attempts: %s', p_bucket,
                 pymig._bucket_start(p_source, p_bucket), c_worrying, p_error));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig._todo_failed(pymig.source, text, bigint, text) IS
-    'After a failed recompute: the keys stay, wait with growing pauses (0.1 to 60 s), and hold nothing else up (R24).';
+COMMENT ON FUNCTION pymig._todo_failed(pymig.source, text, bigint, text, text) IS
+    'After a failed recompute: the keys stay, wait with growing pauses (0.3 to 60 s), and hold nothing else up (R24). A lock that was not to be had is no failed attempt.';
 
 -- sql/core/functions/_todo_needs_channels.sql
 CREATE OR REPLACE FUNCTION pymig._todo_needs_channels(p_source pymig.source, p_entity text, p_bucket bigint)
@@ -2012,7 +2059,7 @@ BEGIN
     PERFORM pymig._recompute_todo(p_source, p_entity, p_bucket);
 EXCEPTION
     WHEN OTHERS THEN
-        PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, format('%s (%s)', SQLERRM, SQLSTATE));
+        PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, SQLSTATE, SQLERRM);
 END
 $$;
 COMMENT ON FUNCTION pymig._todo_needs_channels(pymig.source, text, bigint) IS
@@ -2492,6 +2539,7 @@ BEGIN
     PERFORM pymig._require_read_committed();
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pymig._lock_entity(v_source.source, p_entity, p_exclusive => false);
+    PERFORM pymig._entity(v_source.source, p_entity);
     v_found := pymig._compare_bucket(v_source, p_entity, p_bucket);
     IF NOT v_found.is_equal AND p_repair THEN
         IF pymig._has_unknown_channels(v_source, p_entity) THEN
@@ -2510,8 +2558,10 @@ BEGIN
     END IF;
     v_now.seconds := extract(epoch FROM clock_timestamp() - v_started);
     v_now.checked_at := clock_timestamp();
-    DELETE FROM pymig.verification AS v WHERE v.source = v_source.source AND v.entity = p_entity AND v.bucket = p_bucket;
-    INSERT INTO pymig.verification SELECT v_now.*;
+    INSERT INTO pymig.verification AS v SELECT v_now.*
+    ON CONFLICT (source, entity, bucket) DO UPDATE SET
+        is_equal = excluded.is_equal, cells = excluded.cells, differences = excluded.differences, repaired = excluded.repaired,
+        sample = excluded.sample, digest = excluded.digest, seconds = excluded.seconds, checked_at = excluded.checked_at;
     RETURN v_now;
 END
 $$;
@@ -3091,7 +3141,11 @@ BEGIN
         v_writes,
         (SELECT format('(SELECT coalesce(sum(g.rows), 0)::bigint FROM (%1$s) AS g), (SELECT coalesce(sum(g.filled), 0)::bigint FROM (%1$s) AS g)',
             string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ')) FROM unnest(v_types) AS t (t)),
-        CASE WHEN p_by_key THEN '(SELECT array_agg(c.channel::text) FROM channel AS c WHERE c.ord IS NULL)'
+        -- An unknown channel matters where it has rows: until it has its column, other buckets go on.
+        CASE WHEN p_by_key THEN format(
+                 '(SELECT array_agg(c.channel::text) FROM channel AS c WHERE c.ord IS NULL AND EXISTS (
+                     SELECT FROM pymig.%I AS n WHERE n.entity = %L AND n.channel = c.channel AND %s))',
+                 p_source.source || '_cell', p_entity, p_condition)
              ELSE '(SELECT array_agg(DISTINCT x.channel) FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL)' END);
 END
 $$;
@@ -3282,7 +3336,7 @@ BEGIN
             END LOOP;
         EXCEPTION
             WHEN SQLSTATE 'PM002' THEN
-                UPDATE pymig.entity AS e SET state = 'known', is_adopted = false WHERE e.source = p_source AND e.entity = v_entity;
+                PERFORM pymig._forget_newcomer(v_source, v_entity);
             WHEN OTHERS THEN
                 UPDATE pymig.entity AS e SET last_error = format('%s (%s)', SQLERRM, SQLSTATE) WHERE e.source = p_source AND e.entity = v_entity;
         END;
@@ -3605,7 +3659,7 @@ BEGIN
                 WHEN SQLSTATE 'PM009' THEN
                     PERFORM pymig._todo_needs_channels(v_source, v_entities[v_i], v_buckets[v_i]);
                 WHEN OTHERS THEN
-                    PERFORM pymig._todo_failed(v_source, v_entities[v_i], v_buckets[v_i], format('%s (%s)', SQLERRM, SQLSTATE));
+                    PERFORM pymig._todo_failed(v_source, v_entities[v_i], v_buckets[v_i], SQLSTATE, SQLERRM);
             END;
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -3676,6 +3730,10 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
     LOOP
+        -- In every transaction anew: it may have been rolled back meanwhile (PM004).
+        PERFORM set_config('lock_timeout', '10s', true);
+        PERFORM pymig._lock_entity(v_source.source, v_entity.entity, p_exclusive => false);
+        v_entity := pymig._entity(v_source.source, v_entity.entity);
         v_bucket := pymig._next_bucket(v_source, v_entity.entity, v_bucket);
         EXIT WHEN v_bucket IS NULL;
         PERFORM pymig.verify_bucket(v_entity.entity, v_bucket, p_repair, v_source.source);

@@ -448,6 +448,7 @@ AS $$
 DECLARE
     v_keys bigint;
     v_truncated boolean;
+    v_table text;
     r_part record;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended(format('pymig collect %L', p_source.source), 0)) THEN
@@ -498,18 +499,18 @@ BEGIN
     IF v_truncated THEN
         -- No narrow row is left of what wide has: look at every bucket again. A chunk in flight held TRUNCATE up until it had committed.
         FOR r_part IN
-            SELECT p.entity, p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.part = 1
+            SELECT p.entity FROM pymig.part AS p WHERE p.source = p_source.source AND p.part = 1
         LOOP
             PERFORM pymig._lock_entity(p_source.source, r_part.entity, p_exclusive => false);
-            CONTINUE WHEN NOT EXISTS (
-                SELECT FROM pymig.part AS p
-                WHERE p.source = p_source.source AND p.entity = r_part.entity AND p.part = 1 AND p.wide_table = r_part.wide_table);
+            SELECT p.wide_table INTO v_table FROM pymig.part AS p
+            WHERE p.source = p_source.source AND p.entity = r_part.entity AND p.part = 1;
+            CONTINUE WHEN NOT FOUND;
             EXECUTE format(
                 'INSERT INTO pymig.%1$I (entity, bucket, times, recorded_at)
                  SELECT DISTINCT %2$L, %3$s, NULL::%4$s[], now() FROM %5$I.%6$I AS w
                  UNION SELECT %2$L, %7$s, NULL, now()',
                 p_source.source || '_todo', r_part.entity, pymig._bucket_sql(p_source, format('w.%I', p_source.time_column)),
-                p_source.time_type, p_source.wide_schema, r_part.wide_table, (-9223372036854775807));
+                p_source.time_type, p_source.wide_schema, v_table, (-9223372036854775807));
         END LOOP;
     END IF;
     RETURN v_keys;

@@ -162,6 +162,8 @@ STABLE
 AS $$
     SELECT pymig.time_text(
         CASE WHEN p_bucket IN (9223372036854775807, -9223372036854775808) THEN p_bucket::numeric
+             -- Beyond the last bucket of the type there is only infinity.
+             WHEN p_bucket::numeric * p_source.bucket_ticks > pymig._last_tick(p_source.time_type) THEN 9223372036854775807
              ELSE p_bucket::numeric * p_source.bucket_ticks END,
         p_source.time_type)
 $$;
@@ -489,13 +491,11 @@ BEGIN
         $sql$, p_source.source || '_pending', p_source.source || '_todo', p_source.source, p_source.new_entities,
         p_source.column_types, pymig._bucket_sql(p_source, 'c.time'))
     INTO v_keys, v_truncated;
-    IF v_keys > 0 THEN
-        -- Left behind where a roll-back met a pass that was under way.
-        EXECUTE format(
-            'DELETE FROM pymig.%I AS d USING pymig.entity AS e
-             WHERE e.source = %L AND e.entity = d.entity AND e.state IN (''known'', ''rolled_back'')',
-            p_source.source || '_todo', p_source.source);
-    END IF;
+    -- Left behind where a roll-back met a pass that was under way.
+    EXECUTE format(
+        'DELETE FROM pymig.%I AS d USING pymig.entity AS e
+         WHERE e.source = %L AND e.entity = d.entity AND e.state IN (''known'', ''rolled_back'')',
+        p_source.source || '_todo', p_source.source);
     IF v_truncated THEN
         -- No narrow row is left of what wide has: look at every bucket again. A chunk in flight held TRUNCATE up until it had committed.
         FOR r_part IN
@@ -636,9 +636,14 @@ BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
     SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR UPDATE;
-    IF v_entity.state <> 'planned' THEN
+    IF v_entity.state IN ('known', 'rolled_back') THEN
+        RAISE EXCEPTION '% was rolled back meanwhile', quote_literal(p_entity)
+            USING ERRCODE = 'PM004', HINT = 'Start it again, if that is what you want.';
+    ELSIF v_entity.state <> 'planned' THEN
         RETURN;
     END IF;
+    -- Until the commit nobody takes the triggers away.
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended(format('pymig arm %L', p_source.source), 0));
     IF pymig._trigger_state(p_source.narrow) <> 'armed' THEN
         RAISE EXCEPTION 'the triggers of % are not armed', p_source.narrow
             USING ERRCODE = 'PM004', HINT = 'CALL pymig.start_sync(...) arms them.';
@@ -657,7 +662,6 @@ BEGIN
     INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)
     SELECT p_source.source, p_entity, l.channel, l.ord, l.part, l.wide_column, l.column_type FROM pg_temp._pymig_layout AS l;
     DROP TABLE pg_temp._pymig_layout;
-    ANALYZE pymig.channel;
     v_bounds := pymig._discover_bounds(p_source, p_entity);
     UPDATE pymig.entity AS e SET
         state = 'syncing', wide_table = v_name, started_at = now(), state_changed_at = now(), last_error = NULL,
@@ -955,7 +959,7 @@ BEGIN
              FROM pymig.%I AS d
              JOIN pymig.entity AS e ON e.source = %L AND e.entity = d.entity AND e.wide_table IS NOT NULL
              GROUP BY d.entity, d.bucket
-             HAVING coalesce(max(d.retry_at), ''-infinity'') <= clock_timestamp()
+             HAVING bool_or(coalesce(d.retry_at, ''-infinity'') <= clock_timestamp())
          ) AS t', p_source.source || '_todo', p_source.source)
     INTO entities, buckets;
 END
@@ -1164,7 +1168,7 @@ BEGIN
     DELETE FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity;
     EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
     UPDATE pymig.entity AS e SET
-        state = 'rolled_back', is_adopted = false, wide_table = NULL, first_bucket = NULL, last_bucket = NULL, next_bucket = NULL,
+        state = 'rolled_back', is_adopted = false, strategy = 'auto', wide_table = NULL, first_bucket = NULL, last_bucket = NULL, next_bucket = NULL,
         estimated_rows = NULL, last_error = NULL, started_at = NULL, backfilled_at = NULL, verified_at = NULL, state_changed_at = now()
     WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'rolled_back';
     IF FOUND THEN
@@ -1191,8 +1195,10 @@ BEGIN
     END IF;
     EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L)', p_source.source || '_cell', p_entity) INTO v_exists;
     IF NOT v_exists THEN
-        EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
         DELETE FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'planned';
+        IF FOUND THEN
+            EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
+        END IF;
     END IF;
 END
 $$;
@@ -1324,6 +1330,17 @@ AS $$
     END
 $$;
 COMMENT ON FUNCTION pymig._kind_of(oid) IS 'Type of a value column -> the native column type that holds it without loss.';
+
+-- sql/core/functions/_last_tick.sql
+CREATE OR REPLACE FUNCTION pymig._last_tick(p_time_type text)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    -- The last microsecond or day the types hold (datatype/timestamp.h); the last bigint stands for infinity.
+    SELECT CASE p_time_type WHEN 'bigint' THEN 9223372036854775806 WHEN 'date' THEN 2145031948 ELSE 9223371331199999999 END
+$$;
+COMMENT ON FUNCTION pymig._last_tick(text) IS 'Tick of the last finite time of a time type.';
 
 -- sql/core/functions/_layout.sql
 CREATE OR REPLACE FUNCTION pymig._layout(
@@ -1797,8 +1814,8 @@ BEGIN
     END LOOP;
     -- One statement reads narrow once and writes all parts. Its snapshot is later than the caller's lock and claim.
     IF p_strategy = 'transpose' AND v_times IS NULL THEN
-        EXECUTE pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key)
-        INTO narrow_rows, cells, wide_rows, v_unknown;
+        SELECT r.narrow_rows, r.cells, r.wide_rows, r.unknown INTO narrow_rows, cells, wide_rows, v_unknown
+        FROM pymig._recompute_by_arrays(pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key)) AS r;
     ELSE
         EXECUTE pymig._recompute_by_cells_sql(p_source, p_entity, CASE WHEN v_times IS NULL THEN p_strategy ELSE 'json' END, v_condition, v_by_key)
         INTO narrow_rows, cells, wide_rows, v_unknown;
@@ -1817,6 +1834,69 @@ END
 $$;
 COMMENT ON FUNCTION pymig._recompute(pymig.source, text, text, bigint, bigint, text) IS
     'Makes wide equal to narrow for a run of buckets, or for the times of an array literal: the only routine that writes wide rows. The caller holds the locks and has claimed the keys. Returns counts; quarantined is NULL-free. PM009 for a channel without a column.';
+
+-- sql/core/functions/_recompute_by_arrays.sql
+CREATE OR REPLACE FUNCTION pymig._recompute_by_arrays(
+    p_statement text, OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT unknown text[])
+RETURNS record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+    SET enable_seqscan = off
+    SET enable_indexscan = off
+    SET enable_nestloop = off
+    SET enable_sort = off
+    SET work_mem = '128MB'
+AS $$
+BEGIN
+    EXECUTE p_statement INTO narrow_rows, cells, wide_rows, unknown;
+END
+$$;
+COMMENT ON FUNCTION pymig._recompute_by_arrays(text) IS
+    'Runs a statement of _recompute_by_arrays_sql under settings that leave the planner one way to gather arrays.';
+
+-- sql/core/functions/_recompute_singly.sql
+CREATE OR REPLACE FUNCTION pymig._recompute_singly(
+    p_source pymig.source, p_entity text, p_bucket bigint, p_times text[], p_attempts int)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_time text;
+BEGIN
+    FOREACH v_time IN ARRAY p_times LOOP
+        BEGIN
+            PERFORM pymig._recompute(p_source, p_entity, 'json', p_bucket, p_bucket, ARRAY[v_time]::text);
+        EXCEPTION
+            WHEN SQLSTATE 'PM009' THEN
+                RAISE;
+            WHEN OTHERS THEN
+                EXECUTE format(
+                    'INSERT INTO pymig.%I (entity, bucket, times, recorded_at, attempts) VALUES ($1, $2, ARRAY[$3::%s], now(), $4)',
+                    p_source.source || '_todo', p_source.time_type)
+                USING p_entity, p_bucket, v_time, p_attempts;
+                -- The others of this bucket are done by now, so only this key is marked.
+                PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, SQLSTATE, SQLERRM);
+        END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._recompute_singly(pymig.source, text, bigint, text[], int) IS
+    'Recomputes claimed keys one by one after they failed together: the one that can''t be recomputed goes back to todo, the others are done (R24).';
 
 -- sql/core/functions/_recompute_todo.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_todo(p_source pymig.source, p_entity text, p_bucket bigint)
@@ -1837,6 +1917,7 @@ DECLARE
     v_times text;
     v_is_whole boolean;
     v_claimed bigint;
+    v_attempts int;
     v_strategy text;
 BEGIN
     IF NOT pg_try_advisory_xact_lock_shared(hashtextextended(format('pymig entity %L %L', p_source.source, p_entity), 0))
@@ -1847,14 +1928,18 @@ BEGIN
     EXECUTE format(
         'WITH claimed AS (DELETE FROM pymig.%I AS d
              WHERE d.entity = $1 AND d.bucket = $2 AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
-             RETURNING d.times)
-         SELECT (SELECT count(*) FROM claimed AS c), coalesce((SELECT bool_or(c.times IS NULL) FROM claimed AS c), false),
+             RETURNING d.times, d.attempts)
+         SELECT (SELECT count(*) FROM claimed AS c), (SELECT max(c.attempts) FROM claimed AS c), coalesce((SELECT bool_or(c.times IS NULL) FROM claimed AS c), false),
              (SELECT array_agg(DISTINCT t.time)::text FROM claimed AS c CROSS JOIN LATERAL unnest(c.times) AS t (time))',
         p_source.source || '_todo')
-    INTO v_claimed, v_is_whole, v_times
+    INTO v_claimed, v_attempts, v_is_whole, v_times
     USING p_entity, p_bucket;
     IF v_claimed = 0 THEN
         RETURN false;
+    END IF;
+    IF v_attempts > 0 AND NOT v_is_whole THEN
+        PERFORM pymig._recompute_singly(p_source, p_entity, p_bucket, v_times::text[], v_attempts);
+        RETURN true;
     END IF;
     v_is_whole := v_is_whole OR cardinality(v_times::text[]) > c_keys;
     v_strategy := CASE WHEN v_is_whole THEN 'transpose' ELSE 'json' END;
@@ -1903,6 +1988,27 @@ END
 $$;
 COMMENT ON FUNCTION pymig._require_read_committed() IS
     'PM006 unless each statement has a snapshot of its own, on which claim-then-read depends (R22, R30).';
+
+-- sql/core/functions/_require_same_entity.sql
+CREATE OR REPLACE FUNCTION pymig._require_same_entity(p_entity pymig.entity)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_entity pymig.entity;
+BEGIN
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_entity.source, p_entity.entity, p_exclusive => false);
+    v_entity := pymig._entity(p_entity.source, p_entity.entity);
+    IF v_entity.started_at IS DISTINCT FROM p_entity.started_at OR v_entity.state NOT IN ('backfilled', 'verified') THEN
+        RAISE EXCEPTION '% was rolled back and started again meanwhile', quote_literal(p_entity.entity)
+            USING ERRCODE = 'PM004', HINT = 'Verify it once its backfill is done.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_same_entity(pymig.entity) IS
+    'Holds an entity as it is until the end of the transaction; PM004 where it is no longer the one that was looked up.';
 
 -- sql/core/functions/_retry_failed_chunks.sql
 CREATE OR REPLACE FUNCTION pymig._retry_failed_chunks(p_source text, p_entity text)
@@ -2032,7 +2138,7 @@ BEGIN
              UPDATE pymig.%I AS d
              SET attempts = d.attempts + $4, error = $3,
                  retry_at = clock_timestamp() + least(0.3 * 2 ^ least(d.attempts, 10), 60) * interval ''1 second''
-             WHERE d.entity = $1 AND d.bucket = $2
+             WHERE d.entity = $1 AND d.bucket = $2 AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
              RETURNING d.attempts)
          SELECT max(f.attempts) FROM failed AS f', p_source.source || '_todo')
     INTO v_attempts
@@ -2130,7 +2236,7 @@ BEGIN
               AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s
                   AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %12$s = d.time)))
         ),
-        total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (%13$s) AS g)
+        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled FROM (%13$s) AS g)
         SELECT t.filled::bigint, (SELECT count(*) FROM difference),
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
             (%14$s),
@@ -2157,7 +2263,8 @@ BEGIN
             string_agg(format('SELECT format(''%%s:%%s'', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_%s AS g', t.t), ' UNION ALL '))
          FROM unnest(v_types) AS t (t)),
         pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns())),
-        p_source.source, pymig._bucket_sql(p_source, 'p.time'));
+        p_source.source, pymig._bucket_sql(p_source, 'p.time'),
+        CASE WHEN v_by_key THEN 'coalesce(sum(g.rows), 0)' ELSE '(SELECT count(*) FROM cell AS x)' END);
 END
 $$;
 COMMENT ON FUNCTION pymig._verify_sql(pymig.source, text, bigint) IS
@@ -2493,11 +2600,10 @@ SET DateStyle = 'ISO, YMD'
 SET TimeZone = 'UTC'
 AS $$
 DECLARE
-    -- Julian day 0 and the last microsecond or day the types hold, in ticks (datatype/timestamp.h).
+    -- Julian day 0 in ticks (datatype/timestamp.h).
     c_first constant numeric := CASE p_time_type WHEN 'bigint' THEN -9223372036854775807 WHEN 'date' THEN -2451545
                                 ELSE -211813488000000000 END;
-    c_last constant numeric := CASE p_time_type WHEN 'bigint' THEN 9223372036854775806 WHEN 'date' THEN 2145031948
-                               ELSE 9223371331199999999 END;
+    c_last constant numeric := pymig._last_tick(p_time_type);
     v_tick bigint := greatest(c_first, least(c_last, p_tick));
     v_time timestamp;
 BEGIN
@@ -2538,14 +2644,9 @@ DECLARE
     v_now pymig.verification;
 BEGIN
     PERFORM pymig._require_read_committed();
-    PERFORM set_config('lock_timeout', '10s', true);
-    PERFORM pymig._lock_entity(v_source.source, p_entity, p_exclusive => false);
-    PERFORM pymig._entity(v_source.source, p_entity);
+    PERFORM pymig._require_same_entity(pymig._entity(v_source.source, p_entity));
     v_found := pymig._compare_bucket(v_source, p_entity, p_bucket);
     IF NOT v_found.is_equal AND p_repair THEN
-        IF pymig._has_unknown_channels(v_source, p_entity) THEN
-            PERFORM pymig._add_channels(v_source, p_entity);
-        END IF;
         PERFORM pymig._lock_buckets(v_source.source, p_entity, p_bucket, p_bucket);
         PERFORM pymig._recompute(v_source, p_entity, 'json', p_bucket, p_bucket, NULL);
         v_now := pymig._compare_bucket(v_source, p_entity, p_bucket);
@@ -2578,14 +2679,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(
         ', aligned_%1$s AS MATERIALIZED (
-             SELECT g.ord, CASE WHEN g.times = r.times THEN g.cells ELSE (
+             SELECT g.ord, CASE WHEN g.times = r.base THEN g.cells ELSE (
                  SELECT array_agg(u.cell ORDER BY t.i)
                  FROM unnest(r.times) WITH ORDINALITY AS t (time, i)
                  LEFT JOIN unnest(g.times, g.cells) AS u (time, cell) ON u.time = t.time) END AS cells
              FROM gathered_%1$s AS g CROSS JOIN grid AS r)', p_type)
 $$;
 COMMENT ON FUNCTION pymig._aligned_sql(text) IS
-    'CTE aligned_<type>: the cells of each channel on the grid of all times. A channel with all times passes straight through.';
+    'CTE aligned_<type>: the cells of each channel on the grid of all times. A channel with the commonest times passes straight through; they are the beginning of the grid, and unnest fills the rest with NULL.';
 
 -- sql/source/_arm.sql
 CREATE OR REPLACE FUNCTION pymig._arm(p_source pymig.source, p_lock_timeout interval)
@@ -2698,8 +2799,8 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_ties text := coalesce((SELECT string_agg(format(', n.%I AS tie_%s', t.tie, t.i), '')
-                             FROM unnest(p_source.tie_break) WITH ORDINALITY AS t (tie, i)), '');
+    v_ties text := (SELECT string_agg(format(', %s AS tie_%s', t.tie, t.i), '')
+                    FROM unnest(pymig._tie_expressions(p_source)) WITH ORDINALITY AS t (tie, i));
     v_cells text := (SELECT string_agg(format(', %s AS as_%s', pymig._cell_sql(p_source, t.cell_type), t.cell_type), '')
                      FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (cell_type));
 BEGIN
@@ -2977,26 +3078,37 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN p_by_key THEN format(
-        ', gathered_%1$s AS MATERIALIZED (
-             SELECT c.ord, g.*
-             FROM channel AS c CROSS JOIN LATERAL (
-                 SELECT array_agg(n.time) AS times, array_agg(n.cell) AS cells, count(*) AS rows, count(n.cell) AS filled
-                 FROM (SELECT %2$s n.time, n.as_%1$s AS cell FROM pymig.%3$I AS n
-                       WHERE n.entity = %4$L AND n.channel = c.channel AND %5$s %6$s) AS n) AS g
-             WHERE c.column_type = %1$L AND g.times IS NOT NULL)',
-        p_type, w.distinct_on, p_source.source || '_cell', p_entity, p_condition,
-        coalesce(nullif(w.order_by, ''), 'ORDER BY n.raw_time'))
-    ELSE format(
-        ', gathered_%1$s AS MATERIALIZED (
-             SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_%1$s ORDER BY x.time) AS cells,
-                 count(*) AS rows, count(x.as_%1$s) AS filled
-             FROM cell AS x WHERE x.column_type = %1$L GROUP BY x.ord)', p_type)
+    SELECT CASE
+        -- All channels in one pass over the heap: a descent per channel finds the rows, a bitmap visits each page once.
+        WHEN p_by_key AND w.distinct_on = '' THEN format(
+            ', raw_%1$s AS MATERIALIZED (
+                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_%1$s) AS cells
+                 FROM pymig.%2$I AS n
+                 WHERE n.entity = %3$L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = %1$L)) AND %4$s
+                 GROUP BY n.channel),
+             gathered_%1$s AS MATERIALIZED (
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 FROM raw_%1$s AS g JOIN channel AS c ON c.channel = g.channel)',
+            p_type, p_source.source || '_cell', p_entity, p_condition)
+        WHEN p_by_key THEN format(
+            ', gathered_%1$s AS MATERIALIZED (
+                 SELECT c.ord, g.*
+                 FROM channel AS c CROSS JOIN LATERAL (
+                     SELECT array_agg(n.time) AS times, array_agg(n.cell) AS cells, count(*) AS rows, count(n.cell) AS filled
+                     FROM (SELECT %2$s n.time, n.as_%1$s AS cell FROM pymig.%3$I AS n
+                           WHERE n.entity = %4$L AND n.channel = c.channel AND %5$s %6$s) AS n) AS g
+                 WHERE c.column_type = %1$L AND g.times IS NOT NULL)',
+            p_type, w.distinct_on, p_source.source || '_cell', p_entity, p_condition, w.order_by)
+        ELSE format(
+            ', gathered_%1$s AS MATERIALIZED (
+                 SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_%1$s ORDER BY x.time) AS cells,
+                     count(*) AS rows, count(x.as_%1$s) AS filled
+                 FROM cell AS x WHERE x.column_type = %1$L GROUP BY x.ord)', p_type)
     END
     FROM pymig._winner_sql(p_source, 'n.time') AS w
 $$;
 COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text, text, boolean) IS
-    'CTE gathered_<type>: per channel of that column type its times and cells as arrays in time order. By key that is one index descent a channel and no sort.';
+    'CTE gathered_<type>: per channel of that column type its times and cells as two arrays in one order (that of the heap where the key is unique), rows and non-NULL cells.';
 
 -- sql/source/_insert_part_sql.sql
 CREATE OR REPLACE FUNCTION pymig._insert_part_sql(p_source pymig.source, p_entity text, p_part int, p_query text)
@@ -3113,7 +3225,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
-    v_times text := (SELECT string_agg(format('SELECT DISTINCT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t));
+    v_cadences text := (SELECT string_agg(format('SELECT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t));
+    v_times text := 'SELECT u.time FROM cadence AS c CROSS JOIN LATERAL unnest(c.times) AS u (time)';
     v_input text;
     v_writes text;
 BEGIN
@@ -3122,7 +3235,7 @@ BEGIN
     ELSE
         v_input := format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, p_condition, false,
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t))));
-        v_times := 'SELECT ARRAY[x.time] AS times FROM cell AS x';
+        v_times := 'SELECT x.time FROM cell AS x';
     END IF;
     SELECT string_agg(format(', written_%s AS (%s)', p.part, pymig._insert_part_sql(p_source, p_entity, p.part,
             pymig._pivot_transpose_sql(p.source, p.entity, p.part))), '' ORDER BY p.part)
@@ -3131,16 +3244,20 @@ BEGIN
     WHERE p.source = p_source.source AND p.entity = p_entity;
     RETURN format(
         'WITH %s%s,
+         cadence AS MATERIALIZED (SELECT g.times, count(*) AS channels FROM (%s) AS g GROUP BY g.times),
          grid AS MATERIALIZED (
-             SELECT array_agg(t.time ORDER BY t.time) AS times
-             FROM (SELECT DISTINCT u.time FROM (%s) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)) AS t)%s%s
+             SELECT b.times AS base, b.times || ARRAY(%s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
+             FROM (SELECT c.times FROM (
+                 SELECT c.times, c.channels FROM cadence AS c UNION ALL SELECT ''{}'', 0) AS c ORDER BY c.channels DESC LIMIT 1) AS b)%s%s
          SELECT %s, (SELECT count(*) FROM written_1), %s',
         v_input,
         (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, p_condition, p_by_key), '') FROM unnest(v_types) AS t (t)),
-        v_times,
+        v_cadences, v_times,
         (SELECT string_agg(pymig._aligned_sql(t.t), '') FROM unnest(v_types) AS t (t)),
         v_writes,
-        (SELECT format('(SELECT coalesce(sum(g.rows), 0)::bigint FROM (%1$s) AS g), (SELECT coalesce(sum(g.filled), 0)::bigint FROM (%1$s) AS g)',
+        -- Read by time, rows without a channel are among the cells too, and belong to the quarantine.
+        (SELECT format(CASE WHEN p_by_key THEN '(SELECT coalesce(sum(g.rows), 0)::bigint FROM (%1$s) AS g)' ELSE '(SELECT count(*) FROM cell AS x)' END
+                || ', (SELECT coalesce(sum(g.filled), 0)::bigint FROM (%1$s) AS g)',
             string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ')) FROM unnest(v_types) AS t (t)),
         -- An unknown channel matters where it has rows: until it has its column, other buckets go on.
         CASE WHEN p_by_key THEN format(
@@ -3187,6 +3304,23 @@ END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean) IS
     'Statement of the strategies filter, json and crosstab: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, unknown channels.';
+
+-- sql/source/_tie_expressions.sql
+CREATE OR REPLACE FUNCTION pymig._tie_expressions(p_source pymig.source)
+RETURNS text[]
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The format and the values come last: between rows that are equal in all of these it does not matter which one wins.
+    SELECT array_agg(CASE WHEN pymig._kind_of(a.atttypid) = 'text' THEN format('n.%I::text COLLATE "C"', t.name)
+                          ELSE format('n.%I', t.name) END ORDER BY t.i)
+    FROM unnest(p_source.tie_break || CASE WHEN p_source.format_column IS NULL THEN '{}' ELSE ARRAY[p_source.format_column] END
+                || p_source.value_columns) WITH ORDINALITY AS t (name, i)
+    JOIN pg_attribute AS a ON a.attrelid = p_source.narrow AND a.attname = t.name AND NOT a.attisdropped
+$$;
+COMMENT ON FUNCTION pymig._tie_expressions(pymig.source) IS
+    'SQL expressions over a narrow row n whose highest values win among duplicates, in order: the source''s tie-break, its format, its values.';
 
 -- sql/source/_trigger_state.sql
 CREATE OR REPLACE FUNCTION pymig._trigger_state(p_narrow regclass)
@@ -3255,7 +3389,7 @@ AS $$
         CASE WHEN d.possible THEN format('DISTINCT ON (%s)', p_key) ELSE '' END,
         CASE WHEN d.possible THEN format('ORDER BY %s, n.raw_time DESC', p_key) || coalesce((
             SELECT string_agg(format(', n.tie_%s DESC NULLS LAST', t.i), '' ORDER BY t.i)
-            FROM generate_subscripts(p_source.tie_break, 1) AS t (i)), '') ELSE '' END
+            FROM generate_subscripts(pymig._tie_expressions(p_source), 1) AS t (i)), '') ELSE '' END
     FROM (SELECT NOT p_source.is_unique OR p_source.grain_ticks IS NOT NULL AS possible) AS d
 $$;
 COMMENT ON FUNCTION pymig._winner_sql(pymig.source, text) IS
@@ -3273,6 +3407,8 @@ DECLARE
     v_attempt int := 0;
     v_done boolean := false;
     v_changed boolean;
+    -- Mostly they are armed already, and a look that shares is enough.
+    v_exclusive boolean := NOT p_arm;
 BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -3281,9 +3417,16 @@ BEGIN
     LOOP
         BEGIN
             -- Arming and disarming decide one at a time, or a roll-back could take the triggers from under a start.
-            PERFORM pg_advisory_xact_lock(hashtextextended(format('pymig arm %L', v_source.source), 0));
-            v_changed := CASE WHEN p_arm THEN pymig._arm(v_source, c_lock_timeout) ELSE pymig._disarm(v_source, c_lock_timeout) END;
-            v_done := true;
+            PERFORM set_config('lock_timeout', '10s', true);
+            IF v_exclusive THEN
+                PERFORM pg_advisory_xact_lock(hashtextextended(format('pymig arm %L', v_source.source), 0));
+                v_changed := CASE WHEN p_arm THEN pymig._arm(v_source, c_lock_timeout) ELSE pymig._disarm(v_source, c_lock_timeout) END;
+                v_done := true;
+            ELSE
+                PERFORM pg_advisory_xact_lock_shared(hashtextextended(format('pymig arm %L', v_source.source), 0));
+                v_done := pymig._trigger_state(v_source.narrow) = 'armed';
+                v_exclusive := true;
+            END IF;
         EXCEPTION
             WHEN lock_not_available OR deadlock_detected THEN
                 v_attempt := v_attempt + 1;
@@ -3301,7 +3444,9 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
         -- Growing pauses with jitter, so that ingest gets through between the attempts.
-        PERFORM pg_sleep(least(0.2 * 1.5 ^ v_attempt, 5) * (0.5 + random()));
+        IF v_attempt > 0 THEN
+            PERFORM pg_sleep(least(0.2 * 1.5 ^ v_attempt, 5) * (0.5 + random()));
+        END IF;
     END LOOP;
     IF v_changed THEN
         PERFORM pymig._note('INFO', v_source.source, NULL, CASE WHEN p_arm THEN 'armed' ELSE 'disarmed' END,
@@ -3320,6 +3465,8 @@ CREATE OR REPLACE PROCEDURE pymig._migrate_adopted(p_source text)
 LANGUAGE plpgsql
 AS $$
 DECLARE
+    -- A few chunks a pass: what a newcomer has is little, and the others' keys wait behind it.
+    c_steps constant int := 10;
     v_source pymig.source := pymig._source(p_source);
     v_entity text;
     v_outcome text;
@@ -3328,22 +3475,30 @@ BEGIN
         SELECT e.entity FROM pymig.entity AS e
         WHERE e.source = p_source AND e.is_adopted AND e.state IN ('planned', 'syncing') ORDER BY e.entity)
     LOOP
-        BEGIN
-            PERFORM pymig._create_entity(v_source, v_entity, true);
-            -- A few chunks a pass: what it has is little, and the others' keys wait behind it.
-            FOR v_step IN 1 .. 10 LOOP
-                SELECT b.outcome INTO v_outcome FROM pymig.backfill_chunk(v_entity, p_source) AS b;
-                EXIT WHEN v_outcome NOT IN ('moved', 'dealt');
-            END LOOP;
-        EXCEPTION
-            WHEN SQLSTATE 'PM002' THEN
-                PERFORM pymig._forget_newcomer(v_source, v_entity);
-            WHEN OTHERS THEN
-                UPDATE pymig.entity AS e SET last_error = format('%s (%s)', SQLERRM, SQLSTATE) WHERE e.source = p_source AND e.entity = v_entity;
-        END;
-            COMMIT;
+        -- The last other ship may have been rolled back, and the triggers with it.
+        CALL pymig._arm_source(p_source, true, '5 seconds');
+        v_outcome := 'dealt';
+        FOR v_step IN 0 .. c_steps LOOP
+            BEGIN
+                IF v_step = 0 THEN
+                    PERFORM pymig._create_entity(v_source, v_entity, true);
+                ELSE
+                    SELECT b.outcome INTO v_outcome FROM pymig.backfill_chunk(v_entity, p_source) AS b;
+                END IF;
+            EXCEPTION
+                WHEN SQLSTATE 'PM002' THEN
+                    PERFORM pymig._forget_newcomer(v_source, v_entity);
+                    v_outcome := 'gone';
+                WHEN OTHERS THEN
+                    UPDATE pymig.entity AS e SET last_error = format('%s (%s)', SQLERRM, SQLSTATE)
+                    WHERE e.source = p_source AND e.entity = v_entity;
+                    v_outcome := 'error';
+            END;
+                COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+            EXIT WHEN v_outcome NOT IN ('moved', 'dealt');
+        END LOOP;
     END LOOP;
 END
 $$;
@@ -3623,6 +3778,11 @@ BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    -- Planned for a few channels, a join of 1,000 would run in nested loops.
+    ANALYZE pymig.channel;
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
 END
 $$;
 COMMENT ON PROCEDURE pymig.start_sync(text, text, text, text, boolean, interval) IS
@@ -3732,9 +3892,13 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
     LOOP
         -- In every transaction anew: it may have been rolled back meanwhile (PM004).
-        PERFORM set_config('lock_timeout', '10s', true);
-        PERFORM pymig._lock_entity(v_source.source, v_entity.entity, p_exclusive => false);
-        v_entity := pymig._entity(v_source.source, v_entity.entity);
+        IF p_repair AND pymig._has_unknown_channels(v_source, v_entity.entity) THEN
+            PERFORM pymig._add_channels(v_source, v_entity.entity);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        END IF;
+        PERFORM pymig._require_same_entity(v_entity);
         v_bucket := pymig._next_bucket(v_source, v_entity.entity, v_bucket);
         EXIT WHEN v_bucket IS NULL;
         PERFORM pymig.verify_bucket(v_entity.entity, v_bucket, p_repair, v_source.source);
@@ -3744,6 +3908,7 @@ BEGIN
         EXIT WHEN v_bucket = 9223372036854775807;
         v_bucket := v_bucket + 1;
     END LOOP;
+    PERFORM pymig._require_same_entity(v_entity);
     v_sentence := pymig._finish_verify(v_source, v_entity.entity, v_started);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

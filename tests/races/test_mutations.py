@@ -43,9 +43,10 @@ def _claim_skips_locked(s: Stage) -> None:
     s.patch(
         "_recompute_todo",
         (
-            "RETURNING d.times)",
+            "RETURNING d.times, d.attempts)",
             f"AND d.ctid IN (SELECT t.ctid FROM pymig.{SOURCE}_todo AS t"
-            " WHERE t.entity = $1 AND t.bucket = $2 FOR UPDATE SKIP LOCKED) RETURNING d.times)",
+            " WHERE t.entity = $1 AND t.bucket = $2 FOR UPDATE SKIP LOCKED)"
+            " RETURNING d.times, d.attempts)",
         ),
     )
 
@@ -79,8 +80,8 @@ def read_before_claim(s: Stage) -> None:
     """The worker reads, then claims all keys there are."""
     s.patch(
         "_recompute_todo",
-        ("(DELETE FROM pymig.%I AS d", "(SELECT d.times FROM pymig.%I AS d"),
-        ("RETURNING d.times)", ")"),
+        ("(DELETE FROM pymig.%I AS d", "(SELECT d.times, d.attempts FROM pymig.%I AS d"),
+        ("RETURNING d.times, d.attempts)", ")"),
         (
             "    UPDATE pymig.entity AS e SET last_error = NULL",
             "    EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1 AND d.bucket = $2',"
@@ -272,12 +273,12 @@ def verify_in_two_statements(s: Stage) -> None:
     s.patch(
         "verify_bucket",
         (
-            "    PERFORM pymig._lock_entity(",
+            "    PERFORM pymig._require_same_entity(",
             f"""
     DROP TABLE IF EXISTS pg_temp.seen, pg_temp.seen_todo;
     CREATE TEMP TABLE seen AS SELECT * FROM pymig.{SOURCE}_pending;
     CREATE TEMP TABLE seen_todo AS SELECT * FROM pymig.{SOURCE}_todo;
-    PERFORM pymig._lock_entity(""",
+    PERFORM pymig._require_same_entity(""",
         ),
     )
     s.patch(

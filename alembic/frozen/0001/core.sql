@@ -2551,7 +2551,8 @@ LANGUAGE sql
 IMMUTABLE STRICT PARALLEL SAFE
 AS $$
     SELECT CASE
-        WHEN isfinite(p_time) THEN ((extract(epoch FROM p_time) - 946684800) * 1000000)::bigint
+        -- By way of an interval: extract() from a timestamp rounds in the last 30 years before 294277.
+        WHEN isfinite(p_time) THEN (extract(epoch FROM p_time - timestamp '2000-01-01') * 1000000)::bigint
         WHEN p_time > timestamp '2000-01-01' THEN 9223372036854775807
         ELSE -9223372036854775808
     END

@@ -358,10 +358,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- About a second a chunk: short enough for vacuum (R20) and for a clean stop, long enough to drown the planning of a
     -- 1,000-column statement. At most 64 bucket locks (R18), and at most twice the size that was just measured.
-    -- Before anything is measured: about 400,000 narrow rows by the planner's estimate.
+    -- Before anything is measured: about a million narrow rows by the planner's estimate.
     SELECT greatest(1, least(64, CASE
         WHEN count(*) > 0 THEN least(2 * max(c.buckets), sum(c.buckets) / nullif(sum(c.seconds), 0))
-        ELSE (SELECT 400000 * (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) FROM pymig.entity AS e
+        ELSE (SELECT 1000000 * (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) FROM pymig.entity AS e
               WHERE e.source = p_source AND e.entity = p_entity)
         END))::int
     FROM (
@@ -594,6 +594,11 @@ LANGUAGE plpgsql
     SET IntervalStyle = 'postgres'
     SET TimeZone = 'UTC'
     SET bytea_output = 'hex'
+    SET enable_seqscan = off
+    SET enable_indexscan = off
+    SET enable_nestloop = off
+    SET enable_sort = off
+    SET work_mem = '128MB'
 AS $$
 DECLARE
     v_result pymig.verification;
@@ -795,7 +800,9 @@ BEGIN
             EXIT;
         END IF;
         v_last := CASE WHEN v_first = -9223372036854775808 THEN v_first
-                       ELSE least(v_first::numeric + v_size - 1, v_entity.last_bucket)::bigint END;
+                       -- What little would be left over goes along.
+                       WHEN v_entity.last_bucket <= v_first::numeric + v_size * 1.25 - 1 THEN v_entity.last_bucket
+                       ELSE v_first + v_size - 1 END;
         INSERT INTO pymig.chunk (source, entity, first_bucket, last_bucket, from_time, to_time)
         VALUES (p_source.source, p_entity, v_first, v_last, pymig._bucket_start(p_source, v_first), pymig._bucket_end(p_source, v_last));
         v_dealt := v_dealt + 1;

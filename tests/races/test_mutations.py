@@ -237,7 +237,10 @@ def bound_not_frozen(s: Stage) -> None:
     s.patch(
         "_deal_chunks",
         ("OR v_first > v_entity.last_bucket", ""),
-        ("v_size - 1, v_entity.last_bucket", "v_size - 1"),
+        (
+            "WHEN v_entity.last_bucket <= v_first::numeric + v_size * 1.25 - 1 THEN v_entity.last_bucket",
+            "",
+        ),
         ("CASE WHEN v_last < v_entity.last_bucket THEN v_last + 1 END", "v_last + 1"),
     )
 

@@ -3917,6 +3917,11 @@ BEGIN
         v_bucket := v_bucket + 1;
     END LOOP;
     PERFORM pymig._require_same_entity(v_entity);
+    IF NOT v_source.reads_by_key THEN
+        -- Rows without a time have no wide side to compare: they are found anew.
+        PERFORM pymig._lock_buckets(v_source.source, v_entity.entity, (-9223372036854775807), (-9223372036854775807));
+        PERFORM pymig._recompute(v_source, v_entity.entity, 'json', (-9223372036854775807), (-9223372036854775807), NULL);
+    END IF;
     v_sentence := pymig._finish_verify(v_source, v_entity.entity, v_started);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

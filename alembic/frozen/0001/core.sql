@@ -693,22 +693,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_table text := format('%I.%I', p_source.wide_schema, p_wide_table);
-    r_grant record;
 BEGIN
     -- toast_tuple_target: cells stay in the row as long as it fits a page; the default would push long ones out of any row over 2 kB.
     EXECUTE format('CREATE TABLE %s (%I %s PRIMARY KEY%s) WITH (toast_tuple_target = 8160)',
         v_table, p_source.time_column, p_source.time_type, coalesce(', ' || p_columns, ''));
     EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
         format('Wide table of %s from %s, kept equal by pymig. Columns: pymig.channel_map. Write to the narrow table.', p_entity, p_source.narrow));
-    FOR r_grant IN
-        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee
-        FROM pg_class AS c
-        CROSS JOIN LATERAL aclexplode(c.relacl) AS a
-        LEFT JOIN pg_roles AS r ON r.oid = a.grantee
-        WHERE c.oid = p_source.narrow AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
-    LOOP
-        EXECUTE format('GRANT SELECT ON %s TO %s', v_table, r_grant.grantee);
-    END LOOP;
+    PERFORM pymig._grant_read(p_source, v_table);
 END
 $$;
 COMMENT ON FUNCTION pymig._create_part(pymig.source, text, text, text) IS
@@ -726,7 +717,6 @@ DECLARE
     v_columns text;
     v_count int;
     v_from text;
-    r_grant record;
 BEGIN
     SELECT string_agg(format('part_%s.%I', c.part, c.wide_column), ', ' ORDER BY c.ord), count(*)
     INTO v_columns, v_count
@@ -743,13 +733,7 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE VIEW %s AS SELECT %I, %s FROM %s', v_view, p_source.time_column, v_columns, v_from);
     EXECUTE format('COMMENT ON VIEW %s IS %L', v_view,
         format('All parts of the wide table of %s. Columns: pymig.channel_map.', p_entity));
-    FOR r_grant IN
-        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee
-        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
-        WHERE c.oid = p_source.narrow AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
-    LOOP
-        EXECUTE format('GRANT SELECT ON %s TO %s', v_view, r_grant.grantee);
-    END LOOP;
+    PERFORM pymig._grant_read(p_source, v_view);
 END
 $$;
 COMMENT ON FUNCTION pymig._create_parts_view(pymig.source, text) IS
@@ -1255,6 +1239,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._grain_sql(pymig.source, text) IS
     'SQL expression: the wide time a narrow time falls on (itself, without a time grain).';
+
+-- sql/core/functions/_grant_read.sql
+CREATE OR REPLACE FUNCTION pymig._grant_read(p_source pymig.source, p_relation text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_grantee text;
+BEGIN
+    FOR v_grantee IN
+        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC')
+        FROM pg_class AS c
+        CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+        LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE c.oid = p_source.narrow AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %s', p_relation, v_grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._grant_read(pymig.source, text) IS 'Whoever may read the narrow table may read this relation (qualified and quoted).';
 
 -- sql/core/functions/_has_unknown_channels.sql
 CREATE OR REPLACE FUNCTION pymig._has_unknown_channels(p_source pymig.source, p_entity text)

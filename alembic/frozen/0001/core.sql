@@ -328,17 +328,19 @@ AS $$
             WHEN 'crosstab' THEN EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'tablefunc')
             ELSE true END
     ),
-    measured AS (
-        SELECT c.strategy, sum(c.narrow_rows) / nullif(sum(c.seconds), 0) AS rows_per_second
+    recent AS MATERIALIZED (
+        SELECT c.strategy, c.narrow_rows, c.seconds
         FROM pymig.chunk AS c
         WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.state = 'done' AND c.narrow_rows > 0
-        GROUP BY c.strategy
+        ORDER BY c.chunk DESC
+        LIMIT 100
     ),
-    done AS (
-        SELECT count(*) AS chunks FROM pymig.chunk AS c
-        WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.state = 'done' AND c.narrow_rows > 0
-    )
+    measured AS (
+        SELECT r.strategy, sum(r.narrow_rows) / nullif(sum(r.seconds), 0) AS rows_per_second FROM recent AS r GROUP BY r.strategy
+    ),
+    done AS (SELECT count(*) AS chunks FROM recent AS r)
     -- The first candidate moves the first four chunks, each other one is then tried on one chunk, the fastest moves the rest.
+    -- Every hundred chunks the others have fallen out of sight and are tried again: data change.
     SELECT CASE WHEN p_entity.strategy <> 'auto' THEN p_entity.strategy ELSE (
         SELECT c.strategy
         FROM candidate AS c CROSS JOIN done AS d LEFT JOIN measured AS m USING (strategy)
@@ -2933,6 +2935,9 @@ BEGIN
         'CREATE TABLE pymig.%I (entity %s, time %s, kind text NOT NULL DEFAULT ''key'', recorded_at timestamptz NOT NULL DEFAULT now())',
         p_source.source || '_pending', v_entity_type, p_source.time_type);
     EXECUTE format('ALTER TABLE pymig.%I REPLICA IDENTITY FULL', p_source.source || '_pending');
+    -- Keys live for a tenth of a second: vacuum by number, not by share, and never by a lock that ingest would meet.
+    EXECUTE format('ALTER TABLE pymig.%I SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)',
+        p_source.source || '_pending');
     EXECUTE format(
         'CREATE TABLE pymig.%1$I (entity text NOT NULL, bucket bigint NOT NULL, times %2$s[], recorded_at timestamptz NOT NULL,
              attempts int NOT NULL DEFAULT 0, retry_at timestamptz, error text)',

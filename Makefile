@@ -21,10 +21,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # Given on the command line or in the environment; the recipes read them as shell variables, so that
 # a name with blanks or quotes arrives as it is.
-SHIP ?= all
 export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY REPAIR DATABASE_URL MINUTES SEED
 source = $(if $(SOURCE),--source "$$SOURCE")
-ship = --ship "$$SHIP" $(source)
+ship = --ship "$${SHIP:-all}" $(source)
+say_which = $(if $(SHIP),,$(error Say which: make $@ SHIP=X, a comma list, or SHIP=all))
 workers = $(if $(WORKERS),--workers "$$WORKERS")
 how = $(if $(COLUMN_TYPES),--column-types "$$COLUMN_TYPES") $(if $(STRATEGY),--strategy "$$STRATEGY")
 
@@ -40,7 +40,7 @@ help: ## This list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
 	    | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo
-	@echo '  SHIP= one, a comma list, or all (default). SOURCE= WORKERS= COLUMN_TYPES=text|native'
+	@echo '  SHIP= one, a comma list, or all. SOURCE= WORKERS= COLUMN_TYPES=text|native'
 	@echo '  STRATEGY=auto|transpose|crosstab|json|filter. DATABASE_URL= or PG*: a server of your own.'
 
 setup: $(SETUP) ## Make .venv with everything in it (the others do it when needed)
@@ -62,13 +62,14 @@ install: $(SETUP) ## Install pymig's schema into the database
 uninstall: $(SETUP) ## Remove it; the narrow table stays as it is
 	@$(PYMIG) uninstall
 
-plan: $(SETUP) ## What a migration of SHIP would do; changes nothing
+plan: $(SETUP) ## What a migration of SHIP would do (default: all); changes nothing
 	@$(PYMIG) plan $(ship)
 
 migrate: $(SETUP) ## Migrate SHIP while data arrives, and verify it
+	@: $(say_which)
 	@$(PYMIG) migrate $(ship) $(workers) $(how)
 
-verify: $(SETUP) ## Compare every cell of SHIP; REPAIR=1 mends differences
+verify: $(SETUP) ## Compare every cell of SHIP (default: all); REPAIR=1 mends differences
 	@$(PYMIG) verify $(ship) $(if $(filter-out 0,$(REPAIR)),--repair)
 
 status: $(SETUP) ## State, progress and sync lag of every ship
@@ -78,6 +79,7 @@ worker: $(SETUP) ## Keep wide equal to narrow, until Ctrl-C
 	@$(PYMIG) worker $(source)
 
 rollback: $(SETUP) ## Undo the migration of SHIP
+	@: $(say_which)
 	@$(PYMIG) rollback $(ship)
 
 demo: $(SETUP) ## A simulated fleet, migrated live and verified, on an embedded server

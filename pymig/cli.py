@@ -9,18 +9,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
-import psycopg
 import typer
 from rich.console import Console
 from rich.live import Live
 
 from pymig import db, errors, show
-from pymig.errors import DifferenceError, InterruptedByUser, NotDoneError, PymigError, UsageError
+from pymig.errors import (
+    DifferenceError,
+    InterruptedByUser,
+    NotDoneError,
+    OutputClosed,
+    PymigError,
+    ServerError,
+    UsageError,
+)
 from pymig.progress import for_console
 from pymig.settings import ColumnTypes, Settings, Strategy
+
+if TYPE_CHECKING:
+    from pymig.migrate import Options
+
+LOCK_WAIT: Final = 600.0  # seconds
 
 app = typer.Typer(
     help="Migrate a narrow time-series table online into one wide table per ship.",
@@ -34,8 +46,18 @@ server_app = typer.Typer(help="The embedded server that `make demo` uses.", no_a
 app.add_typer(source_app, name="source")
 app.add_typer(server_app, name="server")
 
+
+def _named(ship: str) -> str:
+    if not ship.strip():
+        raise UsageError("No ship is named.", "Name one with --ship, a comma list, or all.")
+    return ship
+
+
 Ship = Annotated[
-    str, typer.Option("--ship", help="One ship, a comma list, or all (smallest first).")
+    str,
+    typer.Option(
+        "--ship", callback=_named, help="One ship, a comma list, or all (smallest first)."
+    ),
 ]
 Source = Annotated[
     str | None, typer.Option("--source", help="The source; not needed where one is registered.")
@@ -59,29 +81,46 @@ LockWait = Annotated[
     float, typer.Option("--lock-wait", help="Seconds to try for the triggers before giving up.")
 ]
 
-_OUT: Final = Console(soft_wrap=True)
-_ERR: Final = Console(stderr=True, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """End without a word: there is nobody to read it."""
+        _end_quietly()
+
+
+_OUT: Final = _Console(soft_wrap=True)
+_ERR: Final = _Console(stderr=True, soft_wrap=True)
+_OFF: Final = ("", "0", "false", "no", "off", "f", "n")
 
 
 def main() -> None:
     """Run the command line; every error is one sentence, a hint and an exit code."""
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
     try:
         app(standalone_mode=True)
-    except PymigError as error:
-        _fail(error)
-    except psycopg.Error as error:
-        _fail(errors.explain(error))
     except KeyboardInterrupt:
         _fail(InterruptedByUser("Stopped.", "The same command goes on where it stopped."))
+    except BrokenPipeError:
+        _end_quietly()
+    except Exception as error:
+        _fail(errors.unexpected(error))
 
 
-def _fail(error: PymigError) -> None:
+def _fail(error: PymigError) -> NoReturn:
     _ERR.print(f"pymig: {error.message}", markup=False, highlight=False)
     if error.hint:
         _ERR.print(error.hint, markup=False, highlight=False)
-    if os.environ.get("PYMIG_DEBUG"):
+    if os.environ.get("PYMIG_DEBUG", "").lower() not in _OFF:
         _ERR.print_exception()
     sys.exit(error.exit_code)
+
+
+def _end_quietly() -> NoReturn:
+    # What is still in Python's buffers would raise once more at exit.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    sys.exit(OutputClosed.exit_code)
 
 
 @app.callback()
@@ -155,6 +194,7 @@ def source_add(
 ) -> None:
     """Register a narrow table and how to read it."""
     table, key, readable = _dictionary(dictionary)
+    options = _options(column_types=column_types)
     with _session() as session:
         session.call(
             "register_source",
@@ -172,7 +212,7 @@ def source_add(
             p_bucket=bucket,
             p_wide_schema=wide_schema,
             p_wide_name=wide_name,
-            p_column_types=column_types,
+            p_column_types=options.column_types,
             p_new_entities=new_ships,
             p_dictionary=table,
             p_dictionary_key=key,
@@ -189,22 +229,23 @@ def source_list(as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: pymig plan --ship SHIP1")
 def plan(
-    ship: Ship,
+    ship: Ship = "all",
     source: Source = None,
     column_types: Types = None,
     allow_scan: AllowScan = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what migrate would do, and what stands in the way. Changes nothing."""
+    options = _options(source=source, column_types=column_types, allow_scan=allow_scan)
     rows: list[db.Row] = []
     with _session() as session:
-        for name in _resolve(ship, source, allow_scan):
+        for name in _resolve(ship, options):
             rows += session.select(
                 "plan",
                 p_entity=name,
-                p_source=source,
-                p_column_types=column_types,
-                p_allow_scan=allow_scan,
+                p_source=options.source,
+                p_column_types=options.column_types,
+                p_allow_scan=options.allow_scan,
             )
     _show_rows(rows, as_json, show.plan)
     if any(row["is_blocker"] for row in rows):
@@ -221,30 +262,27 @@ def migrate(
     strategy: Pivot = None,
     source: Source = None,
     allow_scan: AllowScan = False,
-    lock_wait: LockWait = 600.0,
+    lock_wait: LockWait = LOCK_WAIT,
 ) -> None:
     """Bring ships into sync, move their history, verify every cell. Stop and rerun as you like."""
     from pymig.migrate import migrate_ships
 
-    options = _options(workers, column_types, strategy, source, allow_scan, lock_wait)
+    options = _options(
+        source=source,
+        workers=workers,
+        column_types=column_types,
+        strategy=strategy,
+        allow_scan=allow_scan,
+        lock_wait_seconds=lock_wait,
+    )
     with _stoppable() as stop:
         report = migrate_ships(
             _conninfo(), ship, options=options, progress=for_console(_OUT), stop=stop
         )
     for result in report.ships:
-        _OUT.print(
-            f"{result.ship}: {'failed' if result.error else 'verified'} in {result.seconds:.1f} s",
-            markup=False,
-        )
-    if report.failed:
-        failed = report.failed[0]
-        assert failed.error is not None
-        if len(report.failed) == 1:
-            raise failed.error
-        raise NotDoneError(
-            f"{len(report.failed)} of {len(report.ships)} ships are not verified.",
-            "Run the same command again.",
-        )
+        state = "not verified" if result.error else "verified"
+        _say(f"{result.ship}: {state} after {result.seconds:.1f} s")
+    _raise_failed([ship.error for ship in report.failed if ship.error], len(report.ships))
 
 
 @app.command("start-sync", epilog="Example: pymig start-sync --ship SHIP1")
@@ -254,21 +292,29 @@ def start_sync(
     strategy: Pivot = None,
     source: Source = None,
     allow_scan: AllowScan = False,
-    lock_wait: LockWait = 600.0,
+    lock_wait: LockWait = LOCK_WAIT,
 ) -> None:
     """Create the wide tables of ships and keep them in sync; history comes with backfill."""
+    options = _options(
+        source=source,
+        column_types=column_types,
+        strategy=strategy,
+        allow_scan=allow_scan,
+        lock_wait_seconds=lock_wait,
+    )
     with _session() as session:
-        for name in _resolve(ship, source, allow_scan):
+        for name in _resolve(ship, options):
             session.call(
                 "start_sync",
                 p_entity=name,
-                p_source=source,
-                p_column_types=column_types,
-                p_strategy=strategy,
-                p_allow_scan=allow_scan or None,
-                p_lock_wait=f"{lock_wait} seconds",
+                p_source=options.source,
+                p_column_types=options.column_types,
+                p_strategy=options.strategy,
+                p_allow_scan=options.allow_scan or None,
+                p_lock_wait=f"{options.lock_wait_seconds} seconds",
             )
-            _OUT.print(f"{name}: syncing", markup=False)
+            states = [row["state"] for row in _status(options) if row["entity"] == name]
+            _say(f"{name}: {states[0]}")
 
 
 @app.command(epilog="Example: pymig backfill --ship SHIP1 --workers 2")
@@ -276,39 +322,43 @@ def backfill(ship: Ship, workers: Workers = None, source: Source = None) -> None
     """Move the history of ships that sync already."""
     from pymig.migrate import backfill_ship
 
-    options = _options(workers, None, None, source, False, 600.0)
+    options = _options(source=source, workers=workers)
     with _stoppable() as stop:
-        for name in _resolve(ship, source, False):
+        for name in _resolve(ship, options):
             backfill_ship(_conninfo(), name, options=options, progress=for_console(_OUT), stop=stop)
 
 
 @app.command(epilog="Example: pymig verify --ship all --repair")
 def verify(
-    ship: Ship,
+    ship: Ship = "all",
     repair: Annotated[bool, typer.Option("--repair", help="Recompute what differs.")] = False,
     source: Source = None,
 ) -> None:
     """Compare every cell of ships with the narrow table, while it is written."""
-    from pymig.migrate import verify_ship
+    from pymig.migrate import about, verify_ship
 
-    unequal = []
+    options = _options(source=source)
+    names = _migrated(ship, options)
+    failed: list[PymigError] = []
     with _stoppable() as stop:
-        for name in _migrated(ship, source):
+        for name in names:
             try:
                 verify_ship(
                     _conninfo(),
                     name,
-                    source=source,
+                    source=options.source,
                     repair=repair,
                     progress=for_console(_OUT),
                     stop=stop,
                 )
-                _OUT.print(f"{name}: every cell is equal", markup=False)
-            except DifferenceError as error:
-                _OUT.print(f"{name}: {error.message}", markup=False)
-                unequal.append(error)
-    if unequal:
-        raise unequal[0]
+                _say(f"{name}: every cell is equal")
+            except (InterruptedByUser, ServerError):
+                raise
+            except PymigError as error:
+                failed.append(error)
+                if len(names) > 1:
+                    _say(about(name, error))
+    _raise_failed(failed, len(names))
 
 
 @app.command(epilog="Example: pymig status --watch")
@@ -319,16 +369,16 @@ def status(
 ) -> None:
     """Show a row per ship: state, progress, rate, lag, pending, quarantined, last error."""
 
-    def rows() -> list[db.Row]:
-        return [row for row in _read("status") if source in (None, row["source"])]
-
+    options = _options(source=source)
     if not watch:
-        _show_rows(rows(), as_json, show.status)
+        _show_rows(_status(options), as_json, show.status)
         return
-    with Live(show.status(rows()), console=_OUT, refresh_per_second=4) as live:
-        while True:
-            time.sleep(0.5)
-            live.update(show.status(rows()))
+    with _session() as session, suppress(KeyboardInterrupt):
+        rows = _status(options, session)
+        with Live(show.status(rows), console=_OUT, refresh_per_second=4) as live:
+            while True:
+                time.sleep(0.5)
+                live.update(show.status(_status(options, session)))
 
 
 @app.command(epilog="Example: pymig worker")
@@ -336,24 +386,26 @@ def worker(source: Source = None) -> None:
     """Keep wide tables in sync, add channels and (by policy) ships, until stopped."""
     from pymig.worker import keep_in_sync
 
-    settings = Settings.load()
-    _read("source")  # says at once where there is no server, or no pymig
+    options, settings = _options(source=source), Settings.load()
+    _check_source(options)  # says at once where there is no server, no pymig, no such source
     with _stoppable() as stop:
         _OUT.print("The worker runs; Ctrl-C or SIGTERM ends it after the current pass.")
-        keep_in_sync(
-            _conninfo(), stop, source=source or settings.source, poll_seconds=settings.poll_seconds
-        )
+        keep_in_sync(_conninfo(), stop, source=options.source, poll_seconds=settings.poll_seconds)
 
 
 @app.command(epilog="Example: pymig rollback --ship SHIP1")
-def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = 600.0) -> None:
+def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = LOCK_WAIT) -> None:
     """Drop the wide tables of ships and stop their sync; the narrow table was never changed."""
+    options = _options(source=source, lock_wait_seconds=lock_wait)
     with _session() as session:
-        for name in _migrated(ship, source):
+        for name in _migrated(ship, options):
             session.call(
-                "roll_back", p_entity=name, p_source=source, p_lock_wait=f"{lock_wait} seconds"
+                "roll_back",
+                p_entity=name,
+                p_source=options.source,
+                p_lock_wait=f"{options.lock_wait_seconds} seconds",
             )
-            _OUT.print(f"{name}: rolled back", markup=False)
+            _say(f"{name}: rolled back")
 
 
 @app.command(epilog="Example: pymig demo")
@@ -362,9 +414,9 @@ def demo(workers: Workers = None) -> None:
     from pymig.demo import run_demo
     from pymig.server import demo_cluster
 
-    settings = Settings.load()
+    options, settings = _options(workers=workers), Settings.load()
     cluster = demo_cluster(settings.server_dir) if settings.uses_embedded_server else None
-    code = run_demo(_conninfo(), workers=workers or settings.workers, cluster=cluster, console=_OUT)
+    code = run_demo(_conninfo(), workers=options.workers, cluster=cluster, console=_OUT)
     if code:
         raise NotDoneError("The demonstration failed.", "The table above says which ship.")
 
@@ -415,37 +467,20 @@ def _session() -> db.Session:
     return db.Session(_conninfo(), "cli", patient=False)
 
 
-def _read(relation: str) -> list[db.Row]:
-    with _session() as session:
-        return session.read(relation)
-
-
-def _resolve(ships: str, source: str | None, allow_scan: bool) -> list[str]:
-    from pymig.migrate import resolve_ships
-
-    return resolve_ships(_conninfo(), ships, source, allow_scan=allow_scan)
-
-
-def _migrated(ships: str, source: str | None) -> list[str]:
-    """Like _resolve, but all means all that have been migrated."""
-    if ships != "all":
-        return _resolve(ships, source, False)
-    rows = _read("status")
-    return [
-        row["entity"]
-        for row in rows
-        if row["state"] not in ("known", "rolled_back") and source in (None, row["source"])
-    ]
+def _say(sentence: str) -> None:
+    _OUT.print(sentence, markup=False, highlight=False)
 
 
 def _options(
-    workers: int | None,
-    column_types: str | None,
-    strategy: str | None,
-    source: str | None,
-    allow_scan: bool,
-    lock_wait: float,
-) -> Any:
+    *,
+    source: str | None = None,
+    workers: int | None = None,
+    column_types: str | None = None,
+    strategy: str | None = None,
+    allow_scan: bool = False,
+    lock_wait_seconds: float = LOCK_WAIT,
+) -> Options:
+    """What the flags say, else the environment; None leaves the choice to the database."""
     from pymig.migrate import Options
 
     settings = Settings.load()
@@ -453,10 +488,62 @@ def _options(
         source=source or settings.source,
         workers=workers or settings.workers,
         column_types=column_types or settings.column_types,
-        strategy=strategy,
+        strategy=strategy or settings.strategy,
         allow_scan=allow_scan,
-        lock_wait_seconds=lock_wait,
+        lock_wait_seconds=lock_wait_seconds,
     )
+
+
+def _check_source(options: Options, session: db.Session | None = None) -> None:
+    """Raise UsageError for a source that is not there."""
+    names = [row["source"] for row in (session.read if session else _read)("source")]
+    if options.source not in (None, *names):
+        raise UsageError(
+            f"There is no source {options.source!r}.", f"Registered: {', '.join(names) or 'none'}."
+        )
+
+
+def _read(relation: str) -> list[db.Row]:
+    with _session() as session:
+        return session.read(relation)
+
+
+def _status(options: Options, session: db.Session | None = None) -> list[db.Row]:
+    """pymig.status, of one source where one is named."""
+    _check_source(options, session)
+    rows = (session.read if session else _read)("status")
+    chosen = [row for row in rows if options.source in (None, row["source"])]
+    return sorted(chosen, key=lambda row: (row["source"], row["entity"]))
+
+
+def _resolve(ships: str, options: Options) -> list[str]:
+    from pymig.migrate import resolve_ships
+
+    return resolve_ships(_conninfo(), ships, options.source, allow_scan=options.allow_scan)
+
+
+def _migrated(ships: str, options: Options) -> list[str]:
+    """Like _resolve, but all means all that have been migrated."""
+    if ships != "all":
+        return _resolve(ships, options)
+    names = [
+        row["entity"] for row in _status(options) if row["state"] not in ("known", "rolled_back")
+    ]
+    if not names:
+        _say("No ship is migrated: nothing to do.")
+    return names
+
+
+def _raise_failed(failed: list[PymigError], ships: int) -> None:
+    """One ship's error as it is; of several that differ or are not done, how many."""
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        differ = all(isinstance(error, DifferenceError) for error in failed)
+        raise (DifferenceError if differ else NotDoneError)(
+            f"{len(failed)} of {ships} ships are not verified.",
+            "Repair them: pymig verify --repair." if differ else "Run the same command again.",
+        )
 
 
 @contextmanager

@@ -20,8 +20,10 @@ from pymig.demo_report import (
     print_report,
 )
 from pymig.demo_threads import LiveWriter, SyncWorker
+from pymig.errors import explain, is_lost_connection
 from pymig.install import install
-from pymig.migrate import migrate_ships
+from pymig.migrate import about, migrate_ships
+from pymig.progress import for_console
 from pymig.render import render_folder
 from pymig.server import Cluster
 
@@ -104,7 +106,7 @@ def migrate_live(
     """
     conn.execute("SELECT demo_fleet.start_run()")
     with live_fleet(url) as (writer, worker):
-        migrate_ships(url, ships="all", workers=workers)
+        migrate_ships(url, ships="all", workers=workers, progress=for_console(out))
         lags = watch_sync(conn, writer, out)
     conn.execute("CALL pymig.sync_pending()")
     if worker.errors:
@@ -172,12 +174,21 @@ def note_lags(
 
 
 def verify_all(conn: psycopg.Connection, out: Console) -> None:
-    """Compare every cell of every ship; the results are in pymig.verification."""
+    """Compare every cell of every ship; the results are in pymig.verification.
+
+    Says what is wrong with a ship that does not verify; the report will count it as not equal.
+    """
     ships = conn.execute("SELECT ship_id FROM demo_fleet.measure_ships()").fetchall()
     with out.status("comparing every cell") as status:
         for (ship,) in ships:
             status.update(f"comparing every cell of {ship}")
-            conn.execute("CALL pymig.verify(%s)", [ship])
+            try:
+                conn.execute("CALL pymig.verify(%s)", [ship])
+            except psycopg.Error as error:
+                if is_lost_connection(error):
+                    raise
+                said = explain(error)
+                out.print(f"{about(ship, said)} {said.hint}", markup=False, style="red")
 
 
 def read_figures(conn: psycopg.Connection, lags: Lags) -> list[ShipFigures]:

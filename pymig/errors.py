@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Final
 
 import psycopg
@@ -61,6 +62,12 @@ class InterruptedByUser(PymigError):  # noqa: N818 -- not an error of the progra
     exit_code = 130
 
 
+class OutputClosed(PymigError):  # noqa: N818 -- not an error of the program
+    """Whoever read the output has gone, as `head` does; what was left to do is not done."""
+
+    exit_code = 141
+
+
 #: SQLSTATEs that routines of pymig raise -> exception (docs/reference/errors.md).
 REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM001": UsageError,  # no such source
@@ -99,38 +106,91 @@ def is_lost_connection(error: psycopg.Error) -> bool:
 def explain(error: psycopg.Error) -> PymigError:
     """Turn an error of psycopg's into one of ours, keeping the database's sentence and hint."""
     diagnosis = error.diag
-    sentence = (
+    sentence = _sentence(
         diagnosis.message_primary or str(error).strip().split("\n")[0] or type(error).__name__
-    ).rstrip(".")
+    )
     hint = diagnosis.message_hint or ""
     if error.sqlstate in REGISTRY:
-        detail = f"{diagnosis.message_detail} " if diagnosis.message_detail else ""
-        return REGISTRY[error.sqlstate](sentence + ".", detail + hint)
-    if is_lost_connection(error):
-        return ServerError(
-            f"The server can't be reached: {sentence}.",
-            "Check DATABASE_URL and that the server runs.",
-        )
-    if (
-        isinstance(error, psycopg.OperationalError)
-        and error.sqlstate
-        and error.sqlstate.startswith(("28", "3D"))
-    ):
-        return ServerError(
-            sentence + ".", hint or "Check user, password and database in DATABASE_URL."
-        )
-    if (
-        isinstance(error, (pg.InvalidSchemaName, pg.UndefinedFunction, pg.UndefinedTable))
-        and "pymig" in sentence
-    ):
-        return NotInstalledError(
-            "pymig is not installed in this database.", "Run `pymig install` (or `make install`)."
-        )
-    if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)):
-        return UsageError(sentence + ".", hint or "Name an existing table, with its schema.")
+        detail = _sentence(diagnosis.message_detail) if diagnosis.message_detail else ""
+        return REGISTRY[error.sqlstate](_in_singular(sentence), f"{detail} {hint}".strip())
+    if is_lost_connection(error) or _is_refused(error):
+        return _explain_no_connection(error, sentence, hint)
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return UsageError(sentence, hint or "Check DATABASE_URL.")
+    if isinstance(error, _ABSENT):
+        if _OF_PYMIG.search(sentence):
+            return NotInstalledError(
+                "pymig is not installed in this database.",
+                "Run `pymig install` (or `make install`).",
+            )
+        if not isinstance(error, pg.UndefinedFunction):
+            return UsageError(sentence, hint or "Name an existing table, with its schema.")
     if isinstance(error, pg.InsufficientPrivilege):
-        return PrivilegeError(
-            f"The role may not do this: {sentence}.",
-            hint or "Ask the owner of the table, or a superuser.",
+        return PrivilegeError(f"The role may not do this: {sentence}", hint or _missing(sentence))
+    state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+    return PymigError(f"{sentence.rstrip('.')}{state}.", hint)
+
+
+def unexpected(error: Exception) -> PymigError:
+    """Turn what nobody foresaw into one sentence: it is a bug of ours, or of what we stand on."""
+    if isinstance(error, PymigError):
+        return error
+    if isinstance(error, psycopg.Error):
+        return explain(error)
+    said = str(error).strip().split("\n")[0].rstrip(".")
+    return PymigError(
+        f"Something unexpected went wrong: {type(error).__name__}{': ' if said else ''}{said}.",
+        "Run `pymig --debug …` with the same command to see where, and report it.",
+    )
+
+
+_ABSENT: Final = (pg.InvalidSchemaName, pg.UndefinedFunction, pg.UndefinedTable)
+_OF_PYMIG: Final = re.compile(r'\bpymig[."]')
+_PERMISSIONS: Final = "docs/how-to/permissions.md lists what each command needs."
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _in_singular(sentence: str) -> str:
+    """1 differences in 1 buckets -> 1 difference in 1 bucket."""
+    return re.sub(r"(?<![\w.,])1 (attempt|bucket|difference)s\b", r"1 \1", sentence)
+
+
+def _is_refused(error: psycopg.Error) -> bool:
+    """Whether the server is there and does not let us in."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "").startswith(
+        ("28", "3D")
+    )
+
+
+def _explain_no_connection(error: psycopg.Error, sentence: str, hint: str) -> ServerError:
+    # While a connection is made there is no SQLSTATE, only libpq's text.
+    if said := re.search(r"FATAL:\s+(.*)", str(error)):
+        return ServerError(
+            f"The server refuses the connection: {_sentence(said[1])}",
+            hint or "Check user, password and database in DATABASE_URL.",
         )
-    return PymigError(f"{sentence} (SQLSTATE {error.sqlstate}).", hint)
+    if _is_refused(error):
+        return ServerError(sentence, hint or "Check user, password and database in DATABASE_URL.")
+    return ServerError(
+        f"The server can't be reached: {sentence.removeprefix('connection failed: ')}",
+        "Check DATABASE_URL and that the server runs.",
+    )
+
+
+def _missing(sentence: str) -> str:
+    """What to grant where a privilege is missing; PostgreSQL's sentence names the object."""
+    if "schema pymig" in sentence:
+        return (
+            "To look: GRANT USAGE ON SCHEMA pymig and GRANT SELECT ON ALL TABLES IN SCHEMA pymig. "
+            "To migrate: be the owner of the narrow table, or a member of the owning role. "
+            f"{_PERMISSIONS}"
+        )
+    if found := re.match(r"permission denied for (database|schema) (.+)\.$", sentence):
+        return f"GRANT CREATE ON {found[1].upper()} {found[2]} to this role. {_PERMISSIONS}"
+    if found := re.match(r"permission denied for (?:table|view|relation) (.+)\.$", sentence):
+        return f"GRANT SELECT ON {found[1]} to this role, or run this as its owner. {_PERMISSIONS}"
+    return f"Run this as the owner, or as a member of the owning role. {_PERMISSIONS}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pymig import db
-from pymig.errors import InterruptedByUser, NotDoneError, PymigError
+from pymig.errors import InterruptedByUser, NotDoneError, PymigError, unexpected
 from pymig.progress import Progress, QuietProgress
 from pymig.worker import BackgroundWorker
 
@@ -122,6 +122,12 @@ def verify_ship(
     migration.verify(ship, repair=repair)
 
 
+def about(ship: str, error: PymigError) -> str:
+    """The error's sentence behind the ship's name, which stands there once."""
+    in_sentence = "'" + ship.replace("'", "''") + "'"
+    return f"{ship}: {error.message.removeprefix(in_sentence).lstrip()}"
+
+
 class _Migration:
     """One run: the connection string, the options, the progress shown and the wish to stop."""
 
@@ -149,7 +155,7 @@ class _Migration:
         except InterruptedByUser:
             raise
         except PymigError as error:
-            self.progress.say(f"{ship}: {error.message} {error.hint}")
+            self.progress.say(f"{about(ship, error)} {error.hint}".rstrip())
             return ShipResult(ship, time.monotonic() - began, error)
         return ShipResult(ship, time.monotonic() - began)
 
@@ -249,8 +255,8 @@ class _Call(threading.Thread):
         try:
             with self.session as session:
                 session.call(self._procedure, **self._params)
-        except PymigError as error:
-            self.error = error
+        except Exception as error:  # raised again by whoever waits for this thread
+            self.error = unexpected(error)
 
 
 class _ChunkMover(threading.Thread):
@@ -276,5 +282,5 @@ class _ChunkMover(threading.Thread):
                     self.outcome = session.select("backfill_chunk", **params)[0]["outcome"]
                     if self.outcome in ("wait", "retry"):
                         migration.stop.wait(_WAIT_SECONDS)
-        except PymigError as error:
-            self.error = error
+        except Exception as error:  # raised again by whoever waits for this thread
+            self.error = unexpected(error)

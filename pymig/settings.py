@@ -39,13 +39,13 @@ class Settings(BaseSettings):
     """PYMIG_SOURCE: the registered source; not needed with one source."""
 
     workers: int = Field(default=2, ge=1, le=64)
-    """PYMIG_WORKERS: connections that backfill and verify in parallel."""
+    """PYMIG_WORKERS: connections that move chunks of the history in parallel."""
 
     column_types: ColumnTypes | None = None
-    """PYMIG_COLUMN_TYPES: text or native; None: as the source says."""
+    """PYMIG_COLUMN_TYPES: text or native; None: the ship's own, at first its source's."""
 
-    strategy: Strategy = "auto"
-    """PYMIG_STRATEGY: the pivot strategy."""
+    strategy: Strategy | None = None
+    """PYMIG_STRATEGY: auto or a pivot strategy by name; None: the ship's own, at first auto."""
 
     poll_seconds: float = Field(default=0.1, gt=0)
     """PYMIG_POLL_SECONDS: how often the worker looks for pending keys."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import groupby
 from typing import Final
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,91 +22,155 @@ _COLOURS: Final = {
     "known": "dim",
     "rolled_back": "dim",
 }
+_STATUS_COLUMNS: Final = (
+    "ship",
+    "state",
+    "done",
+    "rows",
+    "rows/s",
+    "left",
+    "lag",
+    "pending",
+    "quarantined",
+    "table",
+)
+#: What goes where there is no room for all, in this order.
+_LEAVE_OUT: Final = ("table", "left", "rows/s", "rows", "quarantined", "lag")
+_LONG_ITEMS: Final = ("column name", "blocker")
+_SOURCE_ITEMS: Final = {
+    "entity_column": "entity",
+    "channel_column": "channel",
+    "time_column": "time",
+    "value_columns": "values",
+    "column_types": "column types",
+    "new_entities": "new ships",
+}
 
 
-def status(rows: list[Row]) -> Table:
-    """pymig.status: a line per ship."""
-    table = _table(
-        "ship",
-        "state",
-        ">done",
-        ">rows",
-        ">rows/s",
-        ">left",
-        ">lag",
-        ">pending",
-        ">quarantined",
-        "wide table",
-        "last error",
-    )
+@dataclass(frozen=True)
+class StatusTable:
+    """pymig.status: a line per ship, as many columns as there is room for, the errors below."""
+
+    rows: list[Row]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Leave columns out, the least important first, until no line is too long."""
+        if not self.rows:
+            yield "No ship is known yet: `pymig plan` shows what is there."
+            return
+        # These two are only there when they have something to say.
+        optional = {"quarantined": "quarantined", "eta": "left"}
+        hidden = [
+            shown for name, shown in optional.items() if not any(row[name] for row in self.rows)
+        ]
+        table = _status_table(self.rows, hidden)
+        unbounded = options.update_width(10_000)
+        for name in _LEAVE_OUT:
+            if Measurement.get(console, unbounded, table).maximum <= options.max_width:
+                break
+            hidden.append(name)
+            table = _status_table(self.rows, hidden)
+        yield table
+        for row in self.rows:
+            if row["last_error"]:
+                yield Text(f"{row['entity']}: {row['last_error']}", style="red")
+        if warning := _warning(self.rows):
+            yield Text(warning, style="yellow")
+
+
+@dataclass(frozen=True)
+class PlanList:
+    """pymig.plan(): a paragraph per ship, a line per item."""
+
+    rows: list[Row]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Short items in two columns; names, which may be long, each on a line of its own."""
+        for ship, items in groupby(self.rows, key=lambda row: str(row["entity"])):
+            listed = list(items)
+            yield Text(ship, style="bold")
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            for row in listed:
+                if row["item"] not in _LONG_ITEMS:
+                    table.add_row(f"  {row['item']}", Text(row["value"]))
+            yield table
+            for row in listed:
+                if row["item"] in _LONG_ITEMS:
+                    style = "bold red" if row["is_blocker"] else ""
+                    yield Text(f"  {row['item']}: {row['value']}", style=style)
+
+
+def status(rows: list[Row]) -> StatusTable:
+    """pymig.status for people."""
+    return StatusTable(rows)
+
+
+def plan(rows: list[Row]) -> PlanList:
+    """pymig.plan() for people."""
+    return PlanList(rows)
+
+
+def sources(rows: list[Row]) -> Table | str:
+    """pymig.source: a paragraph per source."""
+    if not rows:
+        return "No source is registered: `pymig source add` does it."
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(
-            Text(row["entity"]),
-            Text(row["state"], style=_COLOURS.get(row["state"], "")),
-            "" if row["percent"] is None else f"{row['percent']:.0f} %",
-            _number(row["rows_done"] or None),
-            _number(row["rows_per_second"]),
-            _duration(row["eta"]),
-            _duration(row["sync_lag"]),
-            _number(row["pending"]),
-            _number(row["quarantined"]),
-            Text(row["wide_table"] or ""),
-            Text(row["last_error"] or "", style="red"),
-        )
-    table.caption = _caption(rows)
+        table.add_row(Text(row["source"], style="bold"), Text(str(row["narrow"])))
+        for name, shown in _SOURCE_ITEMS.items():
+            value = row[name]
+            table.add_row(
+                f"  {shown}", Text(", ".join(value) if isinstance(value, list) else str(value))
+            )
     return table
 
 
-def plan(rows: list[Row]) -> Table:
-    """pymig.plan(): a line per item."""
-    table = _table("ship", "item", "value")
-    shown = None
-    for row in rows:
-        style = "bold red" if row["is_blocker"] else ""
-        table.add_row(
-            Text(row["entity"] if row["entity"] != shown else ""),
-            Text(row["item"], style=style),
-            Text(row["value"], style=style),
-        )
-        shown = row["entity"]
-    return table
-
-
-def sources(rows: list[Row]) -> Table:
-    """pymig.source: a line per source."""
-    table = _table(
-        "source", "narrow table", "entity", "channel", "time", "values", "column types", "new ships"
-    )
-    for row in rows:
-        names = ("source", "narrow", "entity_column", "channel_column", "time_column")
-        table.add_row(
-            *(Text(str(row[name])) for name in names),
-            Text(", ".join(row["value_columns"])),
-            row["column_types"],
-            row["new_entities"],
-        )
-    return table
-
-
-def _table(*names: str) -> Table:
+def _status_table(rows: list[Row], hidden: list[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
+    names = [name for name in _STATUS_COLUMNS if name not in hidden]
     for name in names:
         table.add_column(
-            name.removeprefix(">"),
-            justify="right" if name.startswith(">") else "left",
-            overflow="fold",
+            name,
+            justify="left" if name in ("ship", "state", "table") else "right",
+            no_wrap=True,
+            overflow="ellipsis",
         )
+    for row in rows:
+        cells = _status_cells(row)
+        table.add_row(*(cells[name] for name in names))
     return table
 
 
-def _caption(rows: list[Row]) -> Text:
+def _status_cells(row: Row) -> dict[str, Text]:
+    shown = {
+        "ship": row["entity"],
+        "state": row["state"],
+        "done": "" if row["percent"] is None else f"{row['percent']:.0f} %",
+        "rows": _number(row["rows_done"] or None),
+        "rows/s": _number(row["rows_per_second"]),
+        "left": _duration(row["eta"]),
+        "lag": _duration(row["sync_lag"]),
+        "pending": _number(row["pending"]),
+        "quarantined": _number(row["quarantined"]),
+        "table": (row["wide_table"] or "").rpartition(".")[2],
+    }
+    cells = {name: Text(value) for name, value in shown.items()}
+    cells["state"].stylize(_COLOURS.get(row["state"], ""))
+    return cells
+
+
+def _warning(rows: list[Row]) -> str:
     warnings = []
     working = [row for row in rows if row["wide_table"]]
     if working and not any(row["workers_alive"] for row in rows):
         warnings.append("No worker is alive: start one with `pymig worker`.")
     if any(row["triggers"] != "armed" for row in working):
         warnings.append("Triggers are not as installed: run start-sync, then verify with repair.")
-    return Text(" ".join(warnings), style="yellow")
+    return " ".join(warnings)
 
 
 def _number(value: int | None) -> str:

@@ -1,0 +1,44 @@
+WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.column_type, n.channel::text AS channel, n.time, n.as_text
+         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
+         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) , gathered_text AS MATERIALIZED (
+                 SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) AS cells,
+                     count(*) AS rows, count(x.as_text) AS filled
+                 FROM cell AS x WHERE x.column_type = 'text' GROUP BY x.ord), wide_1 AS MATERIALIZED (
+             SELECT array_agg(w."time'") AS times, array_agg(w._d41d8cd9) AS "1", array_agg(w."""; DROP TABLE x; --") AS "2", array_agg(w."ééééééééééééééééééééééééééé_63925886") AS "3"
+             FROM (SELECT w.* FROM "it's 1"""."%I; --_o'brien\" AS w WHERE w."time'" BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY w."time'") AS w), unequal_text AS MATERIALIZED (
+             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
+             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1"), (2, w."2"), (3, w."3")) AS v (ord, cells)) AS w (ord, times, cells)
+             FULL JOIN gathered_text AS g USING (ord)
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record),
+        narrow_time AS MATERIALIZED (SELECT DISTINCT x.time FROM cell AS x),
+        difference AS MATERIALIZED (
+            SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM unequal_text AS u CROSS JOIN LATERAL (
+                 SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
+                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
+                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.time IS NULL THEN 'no row' ELSE 'row' END
+             FROM narrow_time AS n
+             FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
+             WHERE n.time IS NULL OR w.time IS NULL UNION ALL SELECT x.channel, x.time, NULL, 'no column' FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL) AS d (channel, time, narrow_value, wide_value)
+            WHERE NOT EXISTS (SELECT FROM pymig.awkward_pending AS p WHERE p.kind <> 'key' OR p.entity::text = E'O''Brien\\' AND ((p.time) / 1000 - ((p.time) % 1000 < 0)::int) * 1000 = d.time)
+              AND NOT EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket = 10
+                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE ((k.time) / 1000 - ((k.time) % 1000 < 0)::int) * 1000 = d.time)))
+        ),
+        total AS MATERIALIZED (SELECT (SELECT count(*) FROM cell AS x) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (SELECT g.rows, g.filled FROM gathered_text AS g) AS g)
+        SELECT t.filled::bigint, (SELECT count(*) FROM difference),
+            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
+            (SELECT md5(string_agg(h.hash, ',' ORDER BY h.hash)) FROM (SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_text AS g) AS h),
+            (SELECT abs(f.rows - q.rows)
+             FROM (SELECT CASE WHEN t.rows <> t.filled THEN (SELECT count(*) FROM (SELECT f.* FROM (
+             SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
+                 WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
+             FROM (SELECT c.ord, c.part, c.column_type, n.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
+         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
+         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) AS x) AS f
+         WHERE f.reason IS NOT NULL) AS f) ELSE 0 END) AS f (rows)
+             CROSS JOIN (SELECT count(*) FROM pymig.quarantine AS q WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket = 10) AS q (rows)
+             WHERE f.rows <> q.rows
+               AND NOT EXISTS (SELECT FROM pymig.awkward_pending AS p WHERE p.kind <> 'key' OR p.entity::text = E'O''Brien\\' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000), (-9223372036854775807)) = 10)
+               AND NOT EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket = 10))
+        FROM total AS t

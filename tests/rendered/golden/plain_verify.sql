@@ -1,0 +1,89 @@
+WITH channel AS MATERIALIZED (SELECT l.value AS channel, c.ord, c.part, c.column_type
+         FROM (WITH RECURSIVE loose(value) AS ((SELECT n.channel FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' ORDER BY n.channel LIMIT 1)
+         UNION ALL
+         SELECT (SELECT n.channel FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel > l.value ORDER BY n.channel LIMIT 1)
+         FROM loose AS l WHERE l.value IS NOT NULL) SELECT l.value FROM loose AS l WHERE l.value IS NOT NULL) AS l
+         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = l.value::text) , raw_float8 AS MATERIALIZED (
+                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells
+                 FROM pymig.plain_cell AS n
+                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'float8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
+                 GROUP BY n.channel),
+             gathered_float8 AS MATERIALIZED (
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 FROM raw_float8 AS g JOIN channel AS c ON c.channel = g.channel), raw_int8 AS MATERIALIZED (
+                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_int8) AS cells
+                 FROM pymig.plain_cell AS n
+                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'int8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
+                 GROUP BY n.channel),
+             gathered_int8 AS MATERIALIZED (
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 FROM raw_int8 AS g JOIN channel AS c ON c.channel = g.channel), raw_text AS MATERIALIZED (
+                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_text) AS cells
+                 FROM pymig.plain_cell AS n
+                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'text')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
+                 GROUP BY n.channel),
+             gathered_text AS MATERIALIZED (
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 FROM raw_text AS g JOIN channel AS c ON c.channel = g.channel), wide_1 AS MATERIALIZED (
+             SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
+             FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), unequal_float8 AS MATERIALIZED (
+             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
+             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1")) AS v (ord, cells)) AS w (ord, times, cells)
+             FULL JOIN gathered_float8 AS g USING (ord)
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), unequal_int8 AS MATERIALIZED (
+             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
+             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (2, w."2")) AS v (ord, cells)) AS w (ord, times, cells)
+             FULL JOIN gathered_int8 AS g USING (ord)
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), unequal_text AS MATERIALIZED (
+             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
+             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (3, w."3")) AS v (ord, cells)) AS w (ord, times, cells)
+             FULL JOIN gathered_text AS g USING (ord)
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record),
+        narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered_float8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_int8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_text AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)),
+        difference AS MATERIALIZED (
+            SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM unequal_float8 AS u CROSS JOIN LATERAL (
+                 SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
+                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
+                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM unequal_int8 AS u CROSS JOIN LATERAL (
+                 SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
+                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
+                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM unequal_text AS u CROSS JOIN LATERAL (
+                 SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
+                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
+                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.time IS NULL THEN 'no row' ELSE 'row' END
+             FROM narrow_time AS n
+             FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
+             WHERE n.time IS NULL OR w.time IS NULL UNION ALL SELECT c.channel::text, n.time, n.as_text, 'no column'
+             FROM channel AS c JOIN pymig.plain_cell AS n ON n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone WHERE c.ord IS NULL) AS d (channel, time, narrow_value, wide_value)
+            WHERE NOT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND p.time = d.time)
+              AND NOT EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket = 10
+                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE k.time = d.time)))
+        ),
+        total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (SELECT g.rows, g.filled FROM gathered_float8 AS g UNION ALL SELECT g.rows, g.filled FROM gathered_int8 AS g UNION ALL SELECT g.rows, g.filled FROM gathered_text AS g) AS g)
+        SELECT t.filled::bigint, (SELECT count(*) FROM difference),
+            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
+            (SELECT md5(string_agg(h.hash, ',' ORDER BY h.hash)) FROM (SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_float8 AS g UNION ALL SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_int8 AS g UNION ALL SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_text AS g) AS h),
+            (SELECT abs(f.rows - q.rows)
+             FROM (SELECT CASE WHEN t.rows <> t.filled THEN (SELECT count(*) FROM (SELECT f.* FROM (
+             SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
+                 WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
+             FROM (SELECT c.ord, c.part, c.column_type, c.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
+             FROM (WITH channel AS MATERIALIZED (SELECT l.value AS channel, c.ord, c.part, c.column_type
+         FROM (WITH RECURSIVE loose(value) AS ((SELECT n.channel FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' ORDER BY n.channel LIMIT 1)
+         UNION ALL
+         SELECT (SELECT n.channel FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel > l.value ORDER BY n.channel LIMIT 1)
+         FROM loose AS l WHERE l.value IS NOT NULL) SELECT l.value FROM loose AS l WHERE l.value IS NOT NULL) AS l
+         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = l.value::text) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
+                 SELECT  n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone ) AS n) AS x) AS f
+         WHERE f.reason IS NOT NULL) AS f) ELSE 0 END) AS f (rows)
+             CROSS JOIN (SELECT count(*) FROM pymig.quarantine AS q WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10) AS q (rows)
+             WHERE f.rows <> q.rows
+               AND NOT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000000), (-9223372036854775807)) = 10)
+               AND NOT EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket = 10))
+        FROM total AS t

@@ -112,7 +112,7 @@ AS $$
     SELECT b.value
     FROM pymig._index_paths(p_source.narrow, p_source.entity_column, p_source.channel_column, p_source.time_column) AS i
     CROSS JOIN LATERAL (VALUES
-        (NOT has_table_privilege(p_source.narrow, 'SELECT, TRIGGER'),
+        (NOT (has_table_privilege(p_source.narrow, 'SELECT') AND has_table_privilege(p_source.narrow, 'TRIGGER')),
          format('Role %s may not read %s and create triggers on it.', current_user, p_source.narrow)),
         (NOT has_schema_privilege(p_source.wide_schema, 'CREATE'),
          format('Role %s may not create tables in schema %I.', current_user, p_source.wide_schema)),
@@ -241,9 +241,20 @@ DECLARE
         WHERE w.name IS NOT NULL AND NOT EXISTS (
             SELECT FROM pg_attribute AS a
             WHERE a.attrelid = p_source.narrow AND a.attname = w.name AND a.attnum > 0 AND NOT a.attisdropped));
+    v_formats_are_object boolean := coalesce(jsonb_typeof(p_source.formats), 'object') = 'object';
     v_unmapped text := (
-        SELECT string_agg(quote_ident(f.value), ', ') FROM jsonb_each_text(p_source.formats) AS f
-        WHERE f.value <> ALL (p_source.value_columns));
+        SELECT string_agg(coalesce(quote_ident(f.value), 'NULL'), ', ')
+        FROM jsonb_each_text(CASE WHEN v_formats_are_object THEN p_source.formats END) AS f
+        WHERE f.value IS NULL OR f.value <> ALL (p_source.value_columns));
+    v_wrong_id text := (
+        SELECT string_agg(format('%I is %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ') FROM pg_attribute AS a
+        WHERE a.attrelid = p_source.narrow AND a.attname IN (p_source.entity_column, p_source.channel_column)
+          AND a.atttypid <> ALL ('{text,varchar,uuid,int2,int4,int8}'::regtype[]));
+    v_unordered text := (
+        SELECT string_agg(quote_ident(a.attname), ', ') FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+        WHERE a.attrelid = p_source.narrow AND a.attname = ANY (p_source.tie_break) AND t.typname <> 'varchar' AND NOT EXISTS (
+            SELECT FROM pg_opclass AS o JOIN pg_am AS m ON m.oid = o.opcmethod AND m.amname = 'btree'
+            WHERE o.opcdefault AND o.opcintype = t.oid));
     v_wrong text;
     v_hint text := 'See docs/reference/sources.md for what a source can be.';
 BEGIN
@@ -261,26 +272,38 @@ BEGIN
         WHEN v_relation.relpersistence = 't' THEN format('%s is a temporary table', p_source.narrow)
         WHEN v_relation.relhassubclass THEN format('%s has inheritance children, whose changes fire no trigger of its own', p_source.narrow)
         WHEN v_missing IS NOT NULL THEN format('%s has no column %s', p_source.narrow, v_missing)
-        WHEN cardinality(p_source.value_columns) = 0 THEN 'no value column was named'
+        WHEN p_source.entity_column IS NULL OR p_source.channel_column IS NULL OR p_source.time_column IS NULL THEN
+            'the entity, channel and time columns must all be named'
+        WHEN coalesce(cardinality(p_source.value_columns), 0) = 0 OR array_position(p_source.value_columns, NULL) IS NOT NULL
+            OR array_position(p_source.tie_break, NULL) IS NOT NULL THEN 'a value or tie-break column has no name'
+        WHEN cardinality(p_source.value_columns) <> (SELECT count(DISTINCT c.c) FROM unnest(p_source.value_columns) AS c (c)) THEN
+            'a value column is named twice'
+        WHEN v_wrong_id IS NOT NULL THEN
+            format('%s; entity and channel must be text, varchar, uuid or an integer type', v_wrong_id)
+        WHEN v_unordered IS NOT NULL THEN format('the type of %s has no order, so it can''t break ties', v_unordered)
         WHEN p_source.time_type NOT IN ('timestamp without time zone', 'timestamp with time zone', 'date', 'bigint') THEN
             format('column %I is %s; a time must be timestamp, timestamptz, date or a bigint epoch', p_source.time_column, p_source.time_type)
         WHEN (p_source.time_type = 'bigint') <> (p_source.time_unit IS NOT NULL) THEN
             'p_time_unit (s, ms or us) goes with a bigint time and with nothing else'
         WHEN p_source.time_unit NOT IN ('s', 'ms', 'us') THEN format('%L is not a time unit: use s, ms or us', p_source.time_unit)
         WHEN (p_source.format_column IS NULL) <> (p_source.formats IS NULL) THEN 'p_format_column and p_formats go together'
-        WHEN p_source.formats IS NOT NULL AND p_source.formats = '{}' THEN 'p_formats maps nothing'
+        WHEN NOT v_formats_are_object THEN 'p_formats must be an object that maps formats to value columns'
+        WHEN p_source.formats = '{}' THEN 'p_formats maps nothing'
         WHEN v_unmapped IS NOT NULL THEN format('p_formats names %s, which p_value_columns does not', v_unmapped)
-        WHEN p_source.column_types NOT IN ('text', 'native') THEN format('column types are text or native, not %L', p_source.column_types)
-        WHEN p_source.new_entities NOT IN ('ask', 'auto') THEN format('the policy for new entities is ask or auto, not %L', p_source.new_entities)
+        WHEN p_source.column_types IS NULL OR p_source.column_types NOT IN ('text', 'native') THEN
+            format('column types are text or native, not %L', p_source.column_types)
+        WHEN p_source.new_entities IS NULL OR p_source.new_entities NOT IN ('ask', 'auto') THEN format('the policy for new entities is ask or auto, not %L', p_source.new_entities)
         WHEN NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = p_source.wide_schema) THEN
             format('there is no schema %I for the wide tables', p_source.wide_schema)
-        WHEN position('{entity}' IN p_source.wide_name) = 0 THEN 'p_wide_name must contain {entity}, or all entities would share one table'
+        WHEN p_source.wide_name IS NULL OR position('{entity}' IN p_source.wide_name) = 0 THEN 'p_wide_name must contain {entity}, or all entities would share one table'
+        WHEN p_source.dictionary IS NULL AND (p_source.dictionary_key IS NOT NULL OR p_source.dictionary_name IS NOT NULL) THEN
+            'p_dictionary_key and p_dictionary_name go with p_dictionary'
         WHEN p_source.dictionary IS NOT NULL AND 2 <> (
             SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = p_source.dictionary AND NOT a.attisdropped
             AND a.attname IN (p_source.dictionary_key, p_source.dictionary_name)) THEN
             format('%s lacks the columns named by p_dictionary_key and p_dictionary_name', p_source.dictionary)
     END;
-    IF v_wrong IS NULL AND NOT has_table_privilege(p_source.narrow, 'SELECT, TRIGGER') THEN
+    IF v_wrong IS NULL AND NOT (has_table_privilege(p_source.narrow, 'SELECT') AND has_table_privilege(p_source.narrow, 'TRIGGER')) THEN
         RAISE EXCEPTION 'role % may not read % and create triggers on it', current_user, p_source.narrow
             USING ERRCODE = 'PM008', HINT = format('GRANT SELECT, TRIGGER ON %s TO %I; arming also needs its owner.', p_source.narrow, current_user);
     ELSIF v_wrong IS NOT NULL THEN
@@ -311,6 +334,33 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._check_source_indexes(pymig.source) IS 'PM003 where no index serves chunks, or duplicates could not be decided.';
+
+-- sql/core/functions/_check_source_spans.sql
+CREATE OR REPLACE FUNCTION pymig._check_source_spans(p_source pymig.source, p_bucket interval, p_grain interval)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_grain_ticks numeric := extract(epoch FROM p_grain) * CASE p_source.time_type
+        WHEN 'date' THEN 1.0 / 86400
+        WHEN 'bigint' THEN CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
+        ELSE 1000000 END;
+BEGIN
+    IF p_bucket IS NULL OR p_bucket <= interval '0' THEN
+        RAISE EXCEPTION 'a bucket must be longer than nothing, not %', coalesce(p_bucket::text, 'NULL')
+            USING ERRCODE = 'PM003', HINT = 'An hour of samples is a good bucket.';
+    ELSIF v_grain_ticks < 1 OR v_grain_ticks <> trunc(v_grain_ticks) THEN
+        RAISE EXCEPTION 'a time grain of % is no whole number of the units of %', p_grain, quote_ident(p_source.time_column)
+            USING ERRCODE = 'PM003', HINT = 'Choose a positive multiple of the unit the time column counts in.';
+    ELSIF p_source.bucket_ticks % coalesce(p_source.grain_ticks, 1) <> 0 THEN
+        RAISE EXCEPTION 'the bucket of % is not a multiple of the time grain of %', p_bucket, p_grain
+            USING ERRCODE = 'PM003', HINT = 'Choose p_bucket as a multiple of p_time_grain.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._check_source_spans(pymig.source, interval, interval) IS 'PM003 where bucket and time grain can''t be what a source is cut into.';
 
 -- sql/core/functions/_choose_strategy.sql
 CREATE OR REPLACE FUNCTION pymig._choose_strategy(p_source pymig.source, p_entity pymig.entity)
@@ -612,7 +662,12 @@ BEGIN
     v_result.from_time := pymig._bucket_start(p_source, p_bucket);
     v_result.to_time := pymig._bucket_end(p_source, p_bucket);
     v_result.repaired := false;
-    EXECUTE pymig._verify_sql(p_source, p_entity, p_bucket)
+    IF p_bucket = (-9223372036854775807) THEN
+        v_result.from_time := 'no time';
+        v_result.to_time := 'no time';
+    END IF;
+    EXECUTE CASE WHEN p_bucket = (-9223372036854775807) THEN pymig._verify_no_time_sql(p_source, p_entity)
+                 ELSE pymig._verify_sql(p_source, p_entity, p_bucket) END
     INTO v_result.cells, v_result.differences, v_result.sample, v_result.digest, v_quarantine_off;
     v_result.differences := v_result.differences + coalesce(v_quarantine_off, 0);
     v_result.is_equal := v_result.differences = 0;
@@ -1600,11 +1655,13 @@ BEGIN
     IF v_wide = p_bucket THEN
         RETURN v_wide;
     END IF;
-    RETURN least(v_wide, pymig._next_narrow_bucket(p_source, p_entity, p_bucket));
+    RETURN least(v_wide, pymig._next_narrow_bucket(p_source, p_entity, p_bucket), (
+        SELECT min(q.bucket) FROM pymig.quarantine AS q
+        WHERE q.source = p_source.source AND q.entity = p_entity AND q.bucket >= p_bucket AND q.bucket <> (-9223372036854775807)));
 END
 $$;
 COMMENT ON FUNCTION pymig._next_bucket(pymig.source, text, bigint) IS
-    'First bucket from this one on that has rows on the narrow or the wide side; NULL: none.';
+    'First bucket from this one on that has rows on the narrow or the wide side or in quarantine; NULL: none.';
 
 -- sql/core/functions/_next_narrow_bucket.sql
 CREATE OR REPLACE FUNCTION pymig._next_narrow_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
@@ -1760,6 +1817,27 @@ AS $$
     END
 $$;
 COMMENT ON FUNCTION pymig._quarantine_detail(text, text, text) IS 'The sentence for a reason of quarantine.';
+
+-- sql/core/functions/_quarantine_differences_sql.sql
+CREATE OR REPLACE FUNCTION pymig._quarantine_differences_sql(p_source pymig.source, p_entity text, p_bucket bigint, p_faults text)
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        '(WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (%s) AS f),
+               kept AS MATERIALIZED (
+                   SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
+                   WHERE q.source = %L AND q.entity = %L AND q.bucket = %s)
+          SELECT count(*) FROM (
+              (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
+              UNION ALL
+              (SELECT k.* FROM kept AS k EXCEPT ALL SELECT f.* FROM found AS f)) AS d)',
+        p_faults, p_source.source, p_entity, p_bucket)
+$$;
+COMMENT ON FUNCTION pymig._quarantine_differences_sql(pymig.source, text, bigint, text) IS
+    'SQL expression: how many rows of the quarantine of a bucket are missing, surplus or different, given the SELECT that finds them.';
 
 -- sql/core/functions/_quarantine_rows.sql
 CREATE OR REPLACE FUNCTION pymig._quarantine_rows(
@@ -2226,6 +2304,25 @@ $$;
 COMMENT ON FUNCTION pymig._unequal_sql(text, text, text) IS
     'CTE unequal_<type>: channels of that type whose arrays differ between the two sides.';
 
+-- sql/core/functions/_verify_no_time_sql.sql
+CREATE OR REPLACE FUNCTION pymig._verify_no_time_sql(p_source pymig.source, p_entity text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'SELECT 0::bigint, CASE WHEN NOT EXISTS (SELECT FROM pymig.%1$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %2$L AND p.time IS NULL)
+             AND NOT EXISTS (SELECT FROM pymig.%3$I AS p WHERE p.entity = %2$L AND p.bucket = %4$s) THEN %5$s ELSE 0 END,
+             NULL::jsonb, NULL::text, 0::bigint',
+        p_source.source || '_pending', p_entity, p_source.source || '_todo', (-9223372036854775807),
+        pymig._quarantine_differences_sql(p_source, p_entity, (-9223372036854775807), format(
+            'SELECT n.channel::text AS channel, n.time, n.fault AS reason, n.narrow_row FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time IS NULL',
+            p_source.source || '_cell', p_entity)))
+$$;
+COMMENT ON FUNCTION pymig._verify_no_time_sql(pymig.source, text) IS
+    'Like _verify_sql, for the rows that have no time: they have no wide side, only a place in quarantine.';
+
 -- sql/core/functions/_verify_sql.sql
 CREATE OR REPLACE FUNCTION pymig._verify_sql(p_source pymig.source, p_entity text, p_bucket bigint)
 RETURNS text
@@ -2255,10 +2352,9 @@ BEGIN
         SELECT t.filled::bigint, (SELECT count(*) FROM difference),
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
             (%14$s),
-            (SELECT abs(f.rows - q.rows)
-             FROM (SELECT CASE WHEN t.rows <> t.filled THEN (SELECT count(*) FROM (%15$s) AS f) ELSE 0 END) AS f (rows)
-             CROSS JOIN (SELECT count(*) FROM pymig.quarantine AS q WHERE q.source = %16$L AND q.entity = %9$L AND q.bucket = %11$s) AS q (rows)
-             WHERE f.rows <> q.rows
+            (SELECT %15$s
+             WHERE (t.rows <> t.filled OR EXISTS (
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = %16$L AND q.entity = %9$L AND q.bucket = %11$s))
                AND NOT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %17$s = %11$s)
                AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s))
         FROM total AS t
@@ -2277,7 +2373,8 @@ BEGIN
         (SELECT format('SELECT md5(string_agg(h.hash, '','' ORDER BY h.hash)) FROM (%s) AS h',
             string_agg(format('SELECT format(''%%s:%%s'', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_%s AS g', t.t), ' UNION ALL '))
          FROM unnest(v_types) AS t (t)),
-        pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns())),
+        pymig._quarantine_differences_sql(p_source, p_entity, p_bucket, pymig._faults_sql(
+            pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns()))),
         p_source.source, pymig._bucket_sql(p_source, 'p.time'),
         CASE WHEN v_by_key THEN 'coalesce(sum(g.rows), 0)' ELSE '(SELECT count(*) FROM cell AS x)' END);
 END
@@ -2551,6 +2648,7 @@ BEGIN
         FROM unnest(CASE WHEN p_entities = 'all' THEN '{}'
             -- An entity whose name has a comma is found as a whole first.
             WHEN EXISTS (SELECT FROM pymig.discover_entities(v_source.source, p_allow_scan) AS d (entity) WHERE d.entity = p_entities) THEN ARRAY[p_entities]
+            WHEN p_entities = '' THEN ARRAY[p_entities]
             ELSE string_to_array(p_entities, ',') END) AS w (name)
     ) AS w
     ORDER BY 2, 1;
@@ -3661,7 +3759,7 @@ BEGIN
     v_source.formats := p_formats;
     v_source.tie_break := coalesce(p_tie_break, '{}');
     v_source.wide_schema := coalesce(p_wide_schema, (
-        SELECT c.relnamespace::regnamespace::name FROM pg_class AS c WHERE c.oid = p_narrow));
+        SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = p_narrow));
     v_source.wide_name := p_wide_name;
     v_source.column_types := p_column_types;
     v_source.new_entities := p_new_entities;
@@ -3676,10 +3774,7 @@ BEGIN
     PERFORM pymig._check_source(v_source);
     v_source.bucket_ticks := pymig._ticks_of(p_bucket, v_source.time_type, p_time_unit);
     v_source.grain_ticks := pymig._ticks_of(p_time_grain, v_source.time_type, p_time_unit);
-    IF v_source.bucket_ticks % coalesce(v_source.grain_ticks, 1) <> 0 THEN
-        RAISE EXCEPTION 'the bucket of % is not a multiple of the time grain of %', p_bucket, p_time_grain
-            USING ERRCODE = 'PM003', HINT = 'Choose p_bucket as a multiple of p_time_grain.';
-    END IF;
+    PERFORM pymig._check_source_spans(v_source, p_bucket, p_time_grain);
     SELECT i.reads_by_key, i.reads_by_time, i.is_unique
     INTO v_source.reads_by_key, v_source.reads_by_time, v_source.is_unique
     FROM pymig._index_paths(p_narrow, p_entity_column, p_channel_column, p_time_column) AS i;
@@ -3909,6 +4004,12 @@ BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    IF NOT v_source.reads_by_key THEN
+        PERFORM pymig.verify_bucket(v_entity.entity, (-9223372036854775807), p_repair, v_source.source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    END IF;
     LOOP
         -- In every transaction anew: it may have been rolled back meanwhile (PM004).
         IF p_repair AND pymig._has_unknown_channels(v_source, v_entity.entity) THEN
@@ -3928,11 +4029,6 @@ BEGIN
         v_bucket := v_bucket + 1;
     END LOOP;
     PERFORM pymig._require_same_entity(v_entity);
-    IF NOT v_source.reads_by_key THEN
-        -- Rows without a time have no wide side to compare: they are found anew.
-        PERFORM pymig._lock_buckets(v_source.source, v_entity.entity, (-9223372036854775807), (-9223372036854775807));
-        PERFORM pymig._recompute(v_source, v_entity.entity, 'json', (-9223372036854775807), (-9223372036854775807), NULL);
-    END IF;
     v_sentence := pymig._finish_verify(v_source, v_entity.entity, v_started);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

@@ -280,8 +280,8 @@ def migrate(
             _conninfo(), ship, options=options, progress=for_console(_OUT), stop=stop
         )
     for result in report.ships:
-        state = "not verified" if result.error else "verified"
-        _say(f"{result.ship}: {state} after {result.seconds:.1f} s")
+        if not result.error:
+            _say(f"{result.ship}: verified after {result.seconds:.1f} s")
     _raise_failed([ship.error for ship in report.failed if ship.error], len(report.ships))
 
 

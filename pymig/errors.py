@@ -144,7 +144,12 @@ def unexpected(error: Exception) -> PymigError:
     )
 
 
-_ABSENT: Final = (pg.InvalidSchemaName, pg.UndefinedFunction, pg.UndefinedTable)
+_ABSENT: Final = (
+    pg.InvalidName,
+    pg.InvalidSchemaName,
+    pg.UndefinedFunction,
+    pg.UndefinedTable,
+)
 _OF_PYMIG: Final = re.compile(r'\bpymig[."]')
 _PERMISSIONS: Final = "docs/how-to/permissions.md lists what each command needs."
 
@@ -192,5 +197,5 @@ def _missing(sentence: str) -> str:
     if found := re.match(r"permission denied for (database|schema) (.+)\.$", sentence):
         return f"GRANT CREATE ON {found[1].upper()} {found[2]} to this role. {_PERMISSIONS}"
     if found := re.match(r"permission denied for (?:table|view|relation) (.+)\.$", sentence):
-        return f"GRANT SELECT ON {found[1]} to this role, or run this as its owner. {_PERMISSIONS}"
+        return f"Run this as the owner of {found[1]}, or have it granted. {_PERMISSIONS}"
     return f"Run this as the owner, or as a member of the owning role. {_PERMISSIONS}"

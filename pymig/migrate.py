@@ -90,7 +90,12 @@ def migrate_ships(
     worker = BackgroundWorker(conninfo, chosen.source)
     worker.start()
     try:
-        return MigrationReport(tuple(migration.migrate(name) for name in names))
+        results = []
+        for name in names:
+            results.append(result := migration.migrate(name))
+            if result.error and len(names) > 1:
+                migration.progress.say(f"{about(name, result.error)} {result.error.hint}".rstrip())
+        return MigrationReport(tuple(results))
     finally:
         worker.stop()
 
@@ -155,7 +160,6 @@ class _Migration:
         except InterruptedByUser:
             raise
         except PymigError as error:
-            self.progress.say(f"{about(ship, error)} {error.hint}".rstrip())
             return ShipResult(ship, time.monotonic() - began, error)
         return ShipResult(ship, time.monotonic() - began)
 

@@ -104,7 +104,7 @@ def test_a_table_that_is_called_like_pymig() -> None:
         ("permission denied for schema pymig", "GRANT USAGE ON SCHEMA pymig"),
         ("permission denied for schema plant", "GRANT CREATE ON SCHEMA plant"),
         ("permission denied for database fleet", "GRANT CREATE ON DATABASE fleet"),
-        ("permission denied for table samples", "GRANT SELECT ON samples"),
+        ("permission denied for table samples", "as the owner of samples"),
         ("must be owner of table samples", "as the owner"),
     ],
 )

@@ -1,6 +1,7 @@
 """`python -m bench [backfill|sync] [--quick]`: see bench/README.md."""
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +14,7 @@ from bench.server import connect, database, load
 def main() -> int:
     """Run a suite; 1 where outputs differ."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "suite", nargs="?", default="backfill", choices=["backfill", "sync", "drive"]
-    )
+    parser.add_argument("suite", nargs="?", default="backfill", choices=["backfill", "sync"])
     parser.add_argument("--quick", action="store_true", help="a small table, for a look")
     parser.add_argument("--types", choices=["native", "text"], action="append")
     parser.add_argument("--repeats", type=int, default=3)
@@ -24,11 +23,8 @@ def main() -> int:
     parser.add_argument("--ships", type=int, default=4)
     parser.add_argument("--pg", type=Path, help="folder of PostgreSQL's binaries")
     args = parser.parse_args()
-    if args.suite == "drive":
-        backfill.drive()
-        return 0
     channels = args.channels or (100 if args.quick else 1000)
-    times = args.times or (500 if args.quick else 1000)
+    times = args.times or (100 if args.suite == "sync" else 500 if args.quick else 1000)
     with database(args.pg) as url:
         say(f"Loading {args.ships} ships x {channels} channels x {times} times …")
         load(url, args.ships, channels, times)
@@ -41,57 +37,41 @@ def main() -> int:
             "ships": args.ships,
             "channels": channels,
             "times": times,
+            "cpus": os.cpu_count(),
+            "load_before": os.getloadavg()[0],
+            "figures": {},
         }
-        title = f"PostgreSQL {version}, {args.ships} ships × {channels} channels × {times} times"  # noqa: RUF001
         if args.suite == "sync":
-            return finish(
-                f"sync-{version}", data, sync_report(url, data, args.repeats, title), True
-            )
-        return backfill_report(url, data, args.types or ["native", "text"], args.repeats, title)
+            wrong = False
+            for name, seconds in sync.run(url, args.repeats, say).items():
+                data["figures"][name] = report.ratios(seconds, sync.NONE)
+            markdown = report.sync_table(data)
+        else:
+            wrong = measure_backfill(url, data, args.types or ["native", "text"], args.repeats)
+            markdown = report.backfill_table(data)
+    size = f"{args.ships} ships × {channels} channels × {times} times"  # noqa: RUF001
+    title = f"PostgreSQL {version}, {size}, {os.cpu_count()} cores\n\n"
+    quick = "-quick" if args.quick else ""
+    path = report.save(f"{args.suite}-{version}{quick}", data, f"{title}{markdown}\n")
+    print(f"{title}{markdown}")
+    say(f"Saved {path} and .json")
+    return int(wrong)
 
 
-def sync_report(url: str, data: dict[str, Any], repeats: int, title: str) -> str:
-    """Ingest with each kind of trigger."""
-    markdown = ""
-    data["figures"] = {}
-    for load_name, seconds in sync.run(url, repeats, say).items():
-        figures = report.ratios(seconds, "no trigger")
-        data["figures"][load_name] = figures
-        markdown += report.table(f"Ingest, {load_name}: {title}", "no trigger", figures)
-    return markdown
-
-
-def backfill_report(
-    url: str, data: dict[str, Any], kinds: list[str], repeats: int, title: str
-) -> int:
-    """Floors, pymig, other tools."""
-    markdown, equal = "", True
-    data["figures"] = {}
+def measure_backfill(url: str, data: dict[str, Any], kinds: list[str], repeats: int) -> bool:
+    """Floors, pymig, other tools; whether any output differs."""
     for types in kinds:
         done = backfill.run(url, types, repeats, say)
-        figures = report.ratios(done.seconds, "read floor")
         data["figures"][types] = {
-            "ratios": figures,
-            "seconds": done.seconds,
-            "digests": done.digests,
-            "driver_peak_mb": done.driver_peak_mb,
+            "ratios": report.ratios(done.seconds, "read floor"),
+            "seconds": {n: [round(s, 4) for s in found] for n, found in done.seconds.items()},
+            "digest": done.digests["pymig auto"][0],
+            "compared": sum(map(len, done.digests.values())),
+            "differing": done.differing,
+            "driver_peak_mb": {n: round(mb, 1) for n, mb in done.driver_peak_mb.items()},
         }
-        wrong = [n for n, d in done.digests.items() if d != done.digests["pymig auto"]]
-        equal = equal and not wrong
-        markdown += report.table(f"Backfill, {types} columns: {title}", "read floor", figures)
-        markdown += f"\nPeak memory of the driver: {done.driver_peak_mb:.0f} MB. Outputs: "
-        markdown += (
-            f"{', '.join(wrong)} differ.\n\n" if wrong else f"all {len(done.digests)} equal.\n\n"
-        )
-    return finish(f"backfill-{data['postgresql']}", data, markdown, equal)
-
-
-def finish(name: str, data: dict[str, Any], markdown: str, equal: bool) -> int:
-    """Save and print."""
-    path = report.save(name, data, markdown)
-    print(markdown)
-    say(f"Saved {path} and .json")
-    return 0 if equal else 1
+        say(report.backfill_table(data))
+    return any(data["figures"][types]["differing"] for types in kinds)
 
 
 def say(text: str) -> None:

@@ -1,29 +1,39 @@
 """The backfill suite: floors, pymig and the other tools in turn, repeated, outputs compared."""
 
+import os
+import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.peers import PEERS, Job
-from bench.server import connect, render
+from bench.server import connect, execute, render, tidy
 
 VIEW = "tenant.tbl_data_timeseries_ship1"
 FORMATS = {"Decimal": "double_v", "Integer": "long_v", "String": "str_v", "Boolean": "bool_v"}
 NATIVE = {"Decimal": "float8", "Integer": "int8", "String": "text", "Boolean": "bool"}
-ONCE = {"filter", "pymig filter"}  # many times slower than the rest: one repetition says enough
+ONCE = {"filter", "pymig filter", "executemany"}  # slower than the rest: one repetition says enough
+STRATEGIES = ("auto", "transpose", "json", "crosstab", "filter")
+PYMIG = [sys.executable, "-c", "from pymig.cli import main; main()"]
 
 
 @dataclass
 class Figures:
-    """Seconds of every repetition by name, and digests of what was written."""
+    """Seconds of every repetition by name, digests of all that was written, drivers' memory."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    driver_peak_mb: float = 0.0
+    digests: dict[str, list[str]] = field(default_factory=dict)
+    driver_peak_mb: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def differing(self) -> list[str]:
+        """Outputs that were not equal to the first one, in whichever repetition."""
+        right = self.digests["pymig auto"][0]
+        return [name for name, found in self.digests.items() if set(found) != {right}]
 
 
 def job_of(url: str, ship: str, types: str) -> Job:
@@ -42,40 +52,42 @@ def job_of(url: str, ship: str, types: str) -> Job:
 
 
 def run(url: str, types: str, repeats: int, say: Callable[[str], None]) -> Figures:
-    """Everything in turn, `repeats` times."""
+    """Everything in turn, `repeats` times; the floor is read before and after each half."""
     job = job_of(url, "SHIP1", types)
     figures = Figures()
     for n in range(repeats):
-        _floors(job, figures)
-        for strategy in ("auto", "transpose", "json", "crosstab", "filter"):
+        floors = [_floor(job)]
+        for strategy in STRATEGIES:
             if n == 0 or f"pymig {strategy}" not in ONCE:
                 _pymig(job, figures, f"pymig {strategy}", strategy, workers=1)
+            if strategy == "auto":
+                floors.append(_floor(job))
         _pymig(job, figures, "pymig auto, 2 workers", "auto", workers=2)
+        floors.append(_floor(job))
+        _note(figures, "read floor", statistics.median(floors))
+        _note(figures, "read floor, parallel workers", _floor(job, parallel=True))
         _write_floor(job, figures)
         for name in PEERS:
             if n == 0 or name not in ONCE:
-                _peer(job, figures, name, check=n == 0)
+                _peer(job, figures, name)
         say(f"{types}: repetition {n + 1} of {repeats}")
-    figures.driver_peak_mb = _driver_peak(job)
+    _drivers(job, figures)
     return figures
 
 
-def _note(figures: Figures, name: str, started: float) -> None:
-    figures.seconds.setdefault(name, []).append(time.perf_counter() - started)
+def _note(figures: Figures, name: str, seconds: float) -> None:
+    figures.seconds.setdefault(name, []).append(seconds)
 
 
-def _floors(job: Job, figures: Figures) -> None:
-    with connect(job.url) as connection:
-        query = job.sql("read_floor", cell=job.cells["text"])
-        connection.execute(query)  # warm for both
+def _floor(job: Job, *, parallel: bool = False) -> float:
+    """Seconds to scan the ship's rows, cast each value to text, count; the second time."""
+    with connect(job.url, parallel=parallel) as connection:
+        connection.execute("SET jit = off")
+        query = job.sql("read_floor")
+        connection.execute(query)
         started = time.perf_counter()
         connection.execute(query)
-        _note(figures, "read floor", started)
-        for setting in ("enable_seqscan", "enable_bitmapscan"):
-            connection.execute(f"SET {setting} = off")
-        started = time.perf_counter()
-        connection.execute(query)
-        _note(figures, "read through the key", started)
+        return time.perf_counter() - started
 
 
 def _pymig(job: Job, figures: Figures, name: str, strategy: str, workers: int) -> None:
@@ -85,31 +97,29 @@ def _pymig(job: Job, figures: Figures, name: str, strategy: str, workers: int) -
     with connect(job.url) as connection:
         connection.execute(call("roll_back"))
         connection.execute(call("start_sync"))
+        tidy(job.url)
         started = time.perf_counter()
-        threads = [
-            threading.Thread(target=_chunks, args=(job.url, call("backfill_chunk")))
-            for _ in range(workers)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        _note(figures, name, started)
-        if name not in figures.digests:
-            figures.digests[name] = _digest(job, VIEW)
+        with ThreadPoolExecutor(workers) as pool:
+            step = call("backfill_chunk")
+            movers = [pool.submit(move_chunks, job.url, step) for _ in range(workers)]
+        for mover in movers:
+            mover.result()  # raises what was raised there
+        _note(figures, name, time.perf_counter() - started)
+        _compare(job, figures, name, VIEW)
         if strategy == "auto" and workers == 1:
             started = time.perf_counter()
             connection.execute(call("verify"))
-            _note(figures, "pymig verify", started)
+            _note(figures, "pymig verify", time.perf_counter() - started)
 
 
-def _chunks(url: str, call: str) -> None:
+def move_chunks(url: str, step: str) -> None:
+    """What each of pymig's connections does: chunk after chunk. Raises where one failed."""
     with connect(url) as connection:
         while True:
-            row = connection.execute(call).fetchone()
+            row = connection.execute(step).fetchone()
             assert row, "backfill_chunk returned nothing"
             if row[0] == "failed":
-                raise RuntimeError("a chunk failed")
+                raise RuntimeError("A chunk failed for good; see pymig.chunk.")
             if row[0] == "done":
                 return
             if row[0] in ("wait", "retry"):
@@ -117,54 +127,60 @@ def _chunks(url: str, call: str) -> None:
 
 
 def _write_floor(job: Job, figures: Figures) -> None:
-    """INSERT … SELECT of the finished wide rows: of the view, from a plain copy of it."""
+    """INSERT … SELECT of the finished wide rows into an empty table with its key."""
     with connect(job.url) as connection:
         for name, key in (("finished", False), ("write_floor", True)):
-            connection.execute(f"DROP TABLE IF EXISTS bench.wide_{name}")
-            connection.execute(job.sql("wide_table", name=f"wide_{name}", key=key))
-        insert = "INSERT INTO bench.wide_{} ({}) SELECT {} FROM {}"
-        connection.execute(insert.format("finished", job.columns, job.columns, VIEW))
+            execute(connection, job.sql("wide_table", name=name, key=key))
+        connection.execute(job.sql("write_floor", name="finished", table=VIEW))
+        copy = job.sql("write_floor", name="write_floor", table="bench.wide_finished")
+        tidy(job.url)
         started = time.perf_counter()
-        source = "bench.wide_finished"
-        connection.execute(insert.format("write_floor", job.columns, job.columns, source))
-        _note(figures, "write floor", started)
+        connection.execute(copy)
+        _note(figures, "write floor", time.perf_counter() - started)
+    _compare(job, figures, "write floor", "bench.wide_write_floor")
 
 
-def _peer(job: Job, figures: Figures, name: str, check: bool) -> None:
+def _peer(job: Job, figures: Figures, name: str) -> None:
     with connect(job.url) as connection:
-        connection.execute(f"DROP TABLE IF EXISTS bench.wide_{name}")
-        connection.execute(job.sql("wide_table", name=f"wide_{name}", key=True))
-        started = time.perf_counter()
-        PEERS[name](job)
-        _note(figures, name, started)
-        if check:
-            figures.digests[name] = _digest(job, f"bench.wide_{name}")
+        execute(connection, job.sql("wide_table", name=name, key=True))
+    tidy(job.url)
+    started = time.perf_counter()
+    PEERS[name](job)
+    _note(figures, name, time.perf_counter() - started)
+    _compare(job, figures, name, f"bench.wide_{name}")
 
 
-def _digest(job: Job, table: str) -> str:
+def _compare(job: Job, figures: Figures, name: str, table: str) -> None:
     with connect(job.url) as connection:
         row = connection.execute(job.sql("digest", table=table)).fetchone()
-        return str(row[0]) if row else ""
+    figures.digests.setdefault(name, []).append(str(row[0]) if row else "")
 
 
-def _driver_peak(job: Job) -> float:
-    """Peak memory of a process that only drives pymig: this module's loop, in a fresh process."""
-    with connect(job.url) as connection:
-        connection.execute(job.sql("pymig", call="roll_back"))
-        connection.execute(job.sql("pymig", call="start_sync", strategy="auto"))
+def _drivers(job: Job, figures: Figures) -> None:
+    """Whole commands in fresh processes: one ship with one worker, then all ships with two."""
+    for name, ship, workers in (
+        ("pymig migrate, the whole command", job.ship, 1),
+        ("pymig migrate, all ships, 2 workers", "all", 2),
+    ):
+        driver(job.url, ["rollback", "--ship", "all"])
+        tidy(job.url)
+        options = ["--ship", ship, "--workers", str(workers), "--column-types", job.types]
+        peak, seconds = driver(job.url, ["migrate", *options])
+        figures.driver_peak_mb[name] = peak
+        _note(figures, name, seconds)
+        _compare(job, figures, name, VIEW)
+
+
+def driver(url: str, command: list[str]) -> tuple[float, float]:
+    """Peak memory in MB and seconds of a pymig command."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "drive"],
-        input=job.url,
-        text=True,
+        [sys.executable, str(Path(__file__).with_name("peak.py")), *PYMIG, *command],
+        env={**os.environ, "DATABASE_URL": url},
         capture_output=True,
-        check=True,
+        text=True,
+        check=False,
     )
-    return float(done.stdout)
-
-
-def drive() -> None:
-    """The body of that process: reads the URL, prints its peak in MB."""
-    _chunks(sys.stdin.read(), render("pymig", call="backfill_chunk", ship="SHIP1"))
-    # VmHWM is this program's own; getrusage's peak also counts the parent's before exec.
-    status = Path("/proc/self/status").read_text().splitlines()
-    print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024)
+    if done.returncode != 0:
+        raise RuntimeError(f"pymig {' '.join(command)} failed: {done.stdout}{done.stderr}")
+    kilobytes, seconds = done.stdout.splitlines()[-1].split()
+    return int(kilobytes) / 1024, float(seconds)

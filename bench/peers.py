@@ -1,4 +1,4 @@
-"""Ways to make the wide table outside pymig, each in its best form. Each writes bench.wide_<name>."""  # noqa: E501
+"""Ways to make the wide table outside pymig, each in its best form; into bench.wide_<name>."""
 
 import csv
 import io
@@ -9,7 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench.server import connect, render
+import duckdb
+import pandas as pd
+import polars as pl
+
+from bench.server import connect, execute, render
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Job:
 
     def sql(self, name: str, /, **more: Any) -> str:
         """A template of bench/sql with this job's names."""
-        fields = {k: getattr(self, k) for k in ("ship", "types", "channels", "cells")}
+        names = ("ship", "types", "channels", "cells", "columns")
+        fields = {k: getattr(self, k) for k in names}
         return render(name, **{**fields, **more})
 
     @property
@@ -47,7 +52,7 @@ def copy_python_copy(job: Job) -> None:
     """COPY out, dictionaries in Python, COPY in: the owners' old way."""
     wide: dict[str, dict[str, str]] = {}
     with connect(job.url) as connection, connection.cursor() as cursor:
-        with cursor.copy(f"COPY ({job.sql('rows')}) TO STDOUT") as out:
+        with cursor.copy(job.sql("copy_out", csv=False)) as out:
             for line in _lines(out):
                 time, channel, cell = line.split("\t")
                 row = wide.get(time)
@@ -55,7 +60,7 @@ def copy_python_copy(job: Job) -> None:
                     row = wide[time] = {}
                 row[channel] = cell
         names = [c["channel"] for c in job.channels]
-        with cursor.copy(f"COPY bench.wide_copy_python ({job.columns}) FROM STDIN") as into:
+        with cursor.copy(job.sql("copy_in", name="copy_python", csv=False)) as into:
             for time, row in wide.items():
                 cells = "\t".join([row.get(name, "\\N") for name in names])
                 into.write(f"{time}\t{cells}\n")
@@ -74,21 +79,25 @@ def fetch_executemany(job: Job) -> None:
             cursor.executemany(upsert, ([t, *map(row.get, names)] for t, row in wide.items()))
 
 
+def pandas_pivot(job: Job) -> None:
+    """COPY CSV into pandas, pivot, CSV back through COPY."""
+    with connect(job.url, parallel=True) as connection:
+        frame = pd.read_csv(
+            io.BytesIO(_csv(job, connection)),
+            header=None,
+            names=["created_time", "c", "v"],
+            dtype=str,
+            keep_default_na=False,
+        ).pivot(index="created_time", columns="c", values="v")
+        _copy_csv(job, connection, "pandas", frame.to_csv().encode())
+
+
 def polars_pivot(job: Job) -> None:
     """COPY CSV into polars, pivot, CSV back through COPY."""
-    import polars as pl
-
-    with connect(job.url) as connection:
-        data = io.BytesIO()
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(f"COPY ({job.sql('rows')}) TO STDOUT (FORMAT csv)") as out,
-        ):
-            for block in out:
-                data.write(block)
-        data.seek(0)
+    with connect(job.url, parallel=True) as connection:
+        names = ["created_time", "c", "v"]
         frame = pl.read_csv(
-            data, has_header=False, infer_schema=False, new_columns=["created_time", "c", "v"]
+            _csv(job, connection), has_header=False, infer_schema=False, new_columns=names
         ).pivot(on="c", index="created_time", values="v")
         target = io.BytesIO()
         frame.write_csv(target)
@@ -97,27 +106,16 @@ def polars_pivot(job: Job) -> None:
 
 def duckdb_csv(job: Job) -> None:
     """COPY CSV to a file, DuckDB's PIVOT, CSV back through COPY."""
-    import duckdb
-
-    with tempfile.TemporaryDirectory() as folder, connect(job.url) as connection:
+    with tempfile.TemporaryDirectory() as folder, connect(job.url, parallel=True) as connection:
         source, target = Path(folder, "narrow.csv"), Path(folder, "wide.csv")
-        with (
-            source.open("wb") as file,
-            connection.cursor() as cursor,
-            cursor.copy(f"COPY ({job.sql('rows')}) TO STDOUT (FORMAT csv)") as out,
-        ):
-            for block in out:
-                file.write(block)
+        source.write_bytes(_csv(job, connection))
         with duckdb.connect() as duck:
-            duck.execute("SET pivot_limit = 100000")
-            duck.execute(job.sql("duckdb_csv", source=source, target=target))
+            execute(duck, job.sql("duckdb_csv", source=source, target=target))
         _copy_csv(job, connection, "duckdb_csv", target.read_bytes())
 
 
 def duckdb_postgres(job: Job) -> None:
     """DuckDB with its postgres extension on all cores, reading and writing."""
-    import duckdb
-
     spec = find_spec("duckdb_extension_postgres_scanner")
     assert spec and spec.origin, "pip install duckdb-extension-postgres-scanner"
     extension = next(Path(spec.origin).parent.glob("extensions/*/postgres_scanner.*"))
@@ -125,12 +123,8 @@ def duckdb_postgres(job: Job) -> None:
     numbers = [c for c in job.channels if c["type"] != "text"]
     kinds = [k for k in (("number", numbers), ("string", texts)) if k[1]]
     with duckdb.connect() as duck:
-        duck.execute(f"LOAD '{extension}'")
-        duck.execute("SET pivot_limit = 100000")
-        duck.execute("SET pg_experimental_filter_pushdown = true")
-        duck.execute(f"ATTACH '{job.url}' AS pg (TYPE postgres)")
-        for statement in job.sql("duckdb_postgres", kinds=kinds).split(";\n"):
-            duck.execute(statement)
+        execute(duck, job.sql("duckdb_attach", extension=extension, url=job.url))
+        execute(duck, job.sql("duckdb_postgres", kinds=kinds))
 
 
 PEERS = {
@@ -138,6 +132,7 @@ PEERS = {
     "filter": filter_per_column,
     "copy_python": copy_python_copy,
     "executemany": fetch_executemany,
+    "pandas": pandas_pivot,
     "polars": polars_pivot,
     "duckdb_csv": duckdb_csv,
     "duckdb_postgres": duckdb_postgres,
@@ -146,9 +141,7 @@ PEERS = {
 
 def _execute(job: Job, name: str) -> None:
     with connect(job.url) as connection:
-        connection.execute("SET jit = off")
-        connection.execute("SET work_mem = '256MB'")
-        connection.execute(job.sql(name))
+        execute(connection, job.sql(name))
 
 
 def _lines(out: Any) -> Iterator[str]:
@@ -159,12 +152,16 @@ def _lines(out: Any) -> Iterator[str]:
         yield from lines
 
 
+def _csv(job: Job, connection: Any) -> bytes:
+    """The ship's rows (time, channel, cell) as CSV."""
+    with connection.cursor() as cursor, cursor.copy(job.sql("copy_out", csv=True)) as out:
+        return b"".join(bytes(block) for block in out)
+
+
 def _copy_csv(job: Job, connection: Any, name: str, data: bytes) -> None:
     """COPY a CSV with a header: its column order counts."""
     header = next(csv.reader([data[: data.index(b"\n")].decode()]))
     columns = ", ".join(f'"{h}"' for h in header)
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(f"COPY bench.wide_{name} ({columns}) FROM STDIN (FORMAT csv, HEADER)") as into,
-    ):
+    copy = job.sql("copy_in", name=name, columns=columns, csv=True)
+    with connection.cursor() as cursor, cursor.copy(copy) as into:
         into.write(data)

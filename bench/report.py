@@ -1,4 +1,4 @@
-"""Medians, spreads and ratios; JSON and a Markdown table."""
+"""Medians, spreads and ratios; JSON, Markdown tables."""
 
 import json
 import statistics
@@ -7,15 +7,43 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
+Figure = dict[str, float]
 
-def ratios(seconds: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:
-    """Of every figure: median seconds, and median, least and greatest ratio to the base's median
-    of the same run (repetition by repetition where both have as many)."""
+# What issue 2 asks for: name, columns, figure, at most this multiple of which other figure.
+TARGETS = (
+    ("native", "read floor", 2.0),
+    ("text", "read floor", 2.2),
+    ("native", "copy_python", 1 / 2.5),
+    ("text", "copy_python", 1 / 2.5),
+    ("native", "duckdb_postgres", 1.0),
+    ("text", "duckdb_postgres", 1.0),
+)
+PEAK_MB = 120
+
+LABELS = {
+    "read floor": "**read floor**: scan, cast to text, count",
+    "read floor, parallel workers": "the same, parallel workers allowed",
+    "write floor": "write floor: INSERT … SELECT of the finished rows",
+    "pymig auto": "**pymig**, one worker",
+    "pymig auto, 2 workers": "pymig, two workers",
+    "pymig verify": "pymig, verifying every cell afterwards",
+    "crosstab": "`crosstab`, by hand",
+    "filter": "`FILTER` per column, by hand",
+    "copy_python": "COPY + Python pivot + COPY",
+    "executemany": "fetch + Python pivot + `executemany`",
+    "pandas": "pandas",
+    "polars": "polars",
+    "duckdb_csv": "DuckDB via CSV",
+    "duckdb_postgres": "DuckDB with its postgres extension, all cores",
+}
+
+
+def ratios(seconds: dict[str, list[float]], base: str) -> dict[str, Figure]:
+    """Of every figure: median seconds, and median, least and greatest ratio to the base's figure
+    of the same repetition."""
     result = {}
     for name, taken in seconds.items():
-        bases = seconds[base]
-        pairs = zip(taken, bases, strict=False) if len(taken) <= len(bases) else ()
-        each = [t / b for t, b in pairs] or [t / statistics.median(bases) for t in taken]
+        each = [t / b for t, b in zip(taken, seconds[base], strict=False)]
         result[name] = {
             "seconds": statistics.median(taken),
             "ratio": statistics.median(each),
@@ -26,20 +54,65 @@ def ratios(seconds: dict[str, list[float]], base: str) -> dict[str, dict[str, fl
     return result
 
 
-def table(title: str, base: str, figures: dict[str, dict[str, float]]) -> str:
-    """A Markdown table, in the order of the run."""
-    lines = [
-        f"### {title}",
-        "",
-        f"| | × {base} | spread | seconds | repeats |",  # noqa: RUF001
-        "|---|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {name} | {f['ratio']:.2f} | {f['least']:.2f}–{f['greatest']:.2f} "  # noqa: RUF001
-        f"| {f['seconds']:.3f} | {f['repeats']:.0f} |"
-        for name, f in figures.items()
-    ]
-    return "\n".join([*lines, ""])
+def backfill_table(data: dict[str, Any]) -> str:
+    """One table, native and text columns side by side, with the targets below."""
+    kinds = list(data["figures"])
+    head = " | ".join(f"{k}: × floor (spread) | s" for k in kinds)  # noqa: RUF001
+    lines = [f"| | {head} |", "|---|" + "--:|--:|" * len(kinds)]
+    for name in data["figures"][kinds[0]]["ratios"]:
+        cells = [_cell(data["figures"][k]["ratios"][name]) for k in kinds]
+        lines.append(f"| {LABELS.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *targets(data)])
+
+
+def targets(data: dict[str, Any]) -> list[str]:
+    """A line per target: what was asked, what was measured."""
+    lines = []
+    for types, base, most in TARGETS:
+        if types not in data["figures"]:
+            continue
+        seconds = data["figures"][types]["seconds"]
+        measured = ratios(seconds, base)["pymig auto"]["ratio"]
+        asked = f"≤ {most:.1f} × {base}" if most > 1 else f"{1 / most:.1f} × as fast as {base}"  # noqa: RUF001
+        shown = measured if most > 1 else 1 / measured
+        lines.append(f"- {types}: {asked}: {shown:.2f}, {_met(measured <= most)}")
+    for types, figures in data["figures"].items():
+        for name, peak in figures["driver_peak_mb"].items():
+            lines.append(
+                f"- {types}: {name}: peak of the Python process {peak:.0f} MB, "
+                f"{_met(peak < PEAK_MB)} (< {PEAK_MB})"
+            )
+        wrong = ", ".join(figures["differing"])
+        lines.append(
+            f"- {types}: outputs compared in every repetition: "
+            + (f"**{wrong} differ**" if wrong else f"all equal ({figures['compared']} digests)")
+        )
+    return lines
+
+
+def sync_table(data: dict[str, Any]) -> str:
+    """Ingest loads as rows, triggers as columns."""
+    loads = data["figures"]
+    names = list(next(iter(loads.values())))
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
+    for load, figures in loads.items():
+        cells = [
+            f"{f['ratio']:.2f} ({f['least']:.2f}–{f['greatest']:.2f})"  # noqa: RUF001
+            if name != "no trigger"
+            else f"1 ({1000 * f['seconds']:.0f} ms)"
+            for name, f in figures.items()
+        ]
+        lines.append(f"| {load} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(figure: Figure) -> str:
+    spread = f" ({figure['least']:.2f}–{figure['greatest']:.2f})" if figure["repeats"] > 1 else ""  # noqa: RUF001
+    return f"{figure['ratio']:.2f}{spread} | {figure['seconds']:.2f}"
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**missed**"
 
 
 def save(name: str, data: dict[str, Any], markdown: str) -> Path:

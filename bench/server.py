@@ -1,10 +1,11 @@
-"""Where the benchmark runs: an own server with the bench's settings, or DATABASE_URL."""
+"""Where the benchmark runs: an own server with the bench's settings, or the environment's."""
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,18 @@ import psycopg
 
 from pymig.install import install
 from pymig.server import Cluster, find_binaries
+from pymig.settings import Settings
 
-DATABASE = "pymig_bench"
-SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
+# All in shared_buffers: with less, a sequential scan of a table above a quarter of it reads through
+# a small ring, and the floor would be measured too slow. Nothing runs beside what is measured.
+SETTINGS = {
+    "shared_buffers": "4GB",
+    "max_wal_size": "16GB",
+    "checkpoint_timeout": "1h",
+    "autovacuum": "off",
+}
+
+_STATEMENT = re.compile(r"(?:\$\$.*?\$\$|.)+?(?:;\n|\Z)", re.DOTALL)
 
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "sql"),
@@ -31,6 +41,12 @@ def render(name: str, /, **values: Any) -> str:
     return _templates.get_template(f"{name}.sql.j2").render(**values).strip()
 
 
+def execute(connection: Any, script: str) -> None:
+    """Each statement of a script in a transaction of its own (VACUUM needs it)."""
+    for statement in _STATEMENT.findall(script):
+        connection.execute(statement)
+
+
 def connect(url: str, *, parallel: bool = False) -> psycopg.Connection[Any]:
     """One autocommit session; without parallel query unless asked: figures are per session."""
     connection = psycopg.connect(url, autocommit=True)
@@ -39,10 +55,20 @@ def connect(url: str, *, parallel: bool = False) -> psycopg.Connection[Any]:
     return connection
 
 
+def tidy(url: str) -> None:
+    """The same start for every figure: catalog vacuumed, nothing left to be written out."""
+    with connect(url) as connection:
+        execute(connection, render("tidy"))
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CHECKPOINT")
+
+
 @contextmanager
 def database(bindir: Path | None = None) -> Iterator[str]:
     """The URL of an empty database of our own, dropped afterwards."""
-    if given := os.environ.get("DATABASE_URL"):
+    settings = Settings.load()
+    if bindir is None and not settings.uses_embedded_server:
+        given = settings.conninfo
         yield from _fresh(given, lambda name: psycopg.conninfo.make_conninfo(given, dbname=name))
         return
     folder = Path(tempfile.mkdtemp(prefix="pymig-bench-", dir="/var/tmp"))
@@ -56,21 +82,18 @@ def database(bindir: Path | None = None) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fresh(admin: str, url: Any) -> Iterator[str]:
+def _fresh(admin: str, url: Callable[[str], str]) -> Iterator[str]:
+    name = f"pymig_bench_{os.getpid()}"
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
-        connection.execute(f"CREATE DATABASE {DATABASE}")
+        connection.execute(render("create_database", name=name))
         try:
-            yield url(DATABASE)
+            yield url(name)
         finally:
-            connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+            connection.execute(render("drop_database", name=name))
 
 
 def load(url: str, ships: int, channels: int, times: int) -> None:
     """Make the narrow table of the default source and install pymig."""
     with connect(url) as connection:
-        script = render("narrow", ships=ships, channels=channels, times=times)
-        for statement in script.split(";\n"):
-            connection.execute(statement)
-        connection.execute("CREATE SCHEMA bench")
+        execute(connection, render("narrow", ships=ships, channels=channels, times=times))
     install(url)

@@ -1,11 +1,16 @@
 """Ingest time with pymig's trigger, without one, and with a plain trigger that upserts per row."""
 
+import os
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timedelta
 from typing import Any
 
-from bench.backfill import job_of
-from bench.server import connect, render
+from bench.backfill import PYMIG, job_of
+from bench.peers import Job
+from bench.server import connect, execute, render, tidy
 
 LOADS = (
     "16,000-row batch",
@@ -13,82 +18,78 @@ LOADS = (
     "1,000 single rows, one transaction",
     "1,000 single rows, autocommit",
 )
-START = "2027-01-01"  # after all history: deleted again after each figure
+NONE, QUEUE, BESIDE = "no trigger", "pymig", "pymig, its worker beside"
+PLAIN, DRAIN = "plain per-row upsert", "pymig: recompute afterwards"
+START = datetime(2027, 1, 1)  # after all history: deleted again after each figure
 
 Seconds = dict[str, dict[str, list[float]]]
 
 
 def run(url: str, repeats: int, say: Callable[[str], None]) -> Seconds:
-    """Each load under each trigger, in turn."""
+    """Each load under each trigger, in turn; every other repetition in reverse."""
     job = job_of(url, "SHIP1", "text")
     taken: Seconds = {load: {} for load in LOADS}
     with connect(url) as connection:
         connection.execute("SET synchronous_commit = off")
-        connection.execute(job.sql("wide_table", name="wide_trigger", key=True))
-        connection.execute(render("plain_trigger"))
+        execute(connection, job.sql("wide_table", name="trigger", key=True))
+        execute(connection, render("plain_trigger"))
         for n in range(repeats):
-            for name, arm, disarm in _triggers():
-                for statement in arm:
-                    connection.execute(statement)
-                for load in LOADS:
-                    started = time.perf_counter()
-                    _ingest(connection, [c["channel"] for c in job.channels], load)
-                    taken[load].setdefault(name, []).append(time.perf_counter() - started)
-                    _clean(connection)
-                for statement in disarm:
-                    connection.execute(statement)
+            for load in LOADS:
+                for name in (NONE, QUEUE, BESIDE, PLAIN)[:: 1 if n % 2 == 0 else -1]:
+                    _figure(connection, job, load, name, taken[load])
             say(f"sync: repetition {n + 1} of {repeats}")
     return taken
 
 
-def _triggers() -> tuple[tuple[str, list[str], list[str]], ...]:
+def _figure(connection: Any, job: Job, load: str, name: str, taken: dict[str, list[float]]) -> None:
     def pymig(call: str) -> str:
-        return render("pymig", call=call, ship="SHIP1", types="text", strategy="auto")
+        return job.sql("pymig", call=call, strategy="auto")
 
-    table = "tenant.tbl_data_timeseries"
-    return (
-        ("no trigger", [], []),
-        ("pymig", [pymig("start_sync")], [pymig("roll_back")]),
-        (
-            "plain per-row upsert",
-            [
-                f"CREATE TRIGGER plain AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION bench.upsert_cell()"  # noqa: E501
-            ],
-            [f"DROP TRIGGER plain ON {table}"],
-        ),
+    before, after = {
+        NONE: ("", ""),
+        PLAIN: (render("trigger_on"), render("trigger_off")),
+    }.get(name, (pymig("start_sync"), pymig("roll_back")))
+    if before:
+        connection.execute(before)
+    tidy(job.url)
+    with _worker(job.url) if name == BESIDE else nullcontext():
+        started = time.perf_counter()
+        _ingest(connection, [c["channel"] for c in job.channels], load)
+        taken.setdefault(name, []).append(time.perf_counter() - started)
+    if name == QUEUE:
+        started = time.perf_counter()
+        connection.execute(pymig("sync_pending"))
+        taken.setdefault(DRAIN, []).append(time.perf_counter() - started)
+    if after:
+        connection.execute(after)
+    execute(connection, render("clean_ingest", start=START))
+
+
+@contextmanager
+def _worker(url: str) -> Iterator[None]:
+    """`pymig worker` in a process of its own, given the time to start."""
+    worker = subprocess.Popen(
+        [*PYMIG, "worker"],
+        env={**os.environ, "DATABASE_URL": url},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+    try:
+        time.sleep(2)
+        assert worker.poll() is None, "pymig worker ended"
+        yield
+    finally:
+        worker.terminate()
+        worker.wait()
 
 
 def _ingest(connection: Any, channels: list[str], load: str) -> None:
-    batch = render("batch", start=START)
+    batch = render("batch")
     if load.endswith("batch"):
         rows = int(load.split("-")[0].replace(",", ""))
-        used = channels[: min(1000, len(channels))]
-        connection.execute(batch, [used, max(1, rows // len(used))])
+        connection.execute(batch, [channels, max(1, rows // len(channels)), START])
         return
-    singles = [([channels[i % len(channels)]], 1) for i in range(1000)]
-    single = batch.replace(START, "2027-01-01 %s")
-    statements = [
-        (
-            single.replace(
-                "%s' +", f"{i // len(channels) // 60:02}:{i // len(channels) % 60:02}:00' +", 1
-            ),
-            p,
-        )
-        for i, p in enumerate(singles)
-    ]
-    if load.endswith("transaction"):
-        with connection.transaction():
-            for statement, parameters in statements:
-                connection.execute(statement, parameters)
-    else:
-        for statement, parameters in statements:
-            connection.execute(statement, parameters)
-
-
-def _clean(connection: Any) -> None:
-    connection.execute("SET session_replication_role = replica")
-    connection.execute(f"DELETE FROM tenant.tbl_data_timeseries WHERE created_time >= '{START}'")
-    connection.execute("RESET session_replication_role")
-    connection.execute("TRUNCATE bench.wide_trigger")
-    connection.execute("TRUNCATE pymig.tbl_data_timeseries_pending")
+    with connection.transaction() if load.endswith("transaction") else nullcontext():
+        for i in range(1000):
+            at = START + timedelta(seconds=i // len(channels))
+            connection.execute(batch, [[channels[i % len(channels)]], 1, at])

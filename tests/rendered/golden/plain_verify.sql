@@ -69,8 +69,7 @@ WITH channel AS MATERIALIZED (SELECT l.value AS channel, c.ord, c.part, c.column
         SELECT t.filled::bigint, (SELECT count(*) FROM difference),
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
             (SELECT md5(string_agg(h.hash, ',' ORDER BY h.hash)) FROM (SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_float8 AS g UNION ALL SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_int8 AS g UNION ALL SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_text AS g) AS h),
-            (SELECT abs(f.rows - q.rows)
-             FROM (SELECT CASE WHEN t.rows <> t.filled THEN (SELECT count(*) FROM (SELECT f.* FROM (
+            (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (
              SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
                  WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
              FROM (SELECT c.ord, c.part, c.column_type, c.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
@@ -81,9 +80,16 @@ WITH channel AS MATERIALIZED (SELECT l.value AS channel, c.ord, c.part, c.column
          FROM loose AS l WHERE l.value IS NOT NULL) SELECT l.value FROM loose AS l WHERE l.value IS NOT NULL) AS l
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = l.value::text) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
                  SELECT  n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone ) AS n) AS x) AS f
-         WHERE f.reason IS NOT NULL) AS f) ELSE 0 END) AS f (rows)
-             CROSS JOIN (SELECT count(*) FROM pymig.quarantine AS q WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10) AS q (rows)
-             WHERE f.rows <> q.rows
+         WHERE f.reason IS NOT NULL) AS f),
+               kept AS MATERIALIZED (
+                   SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
+                   WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10)
+          SELECT count(*) FROM (
+              (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
+              UNION ALL
+              (SELECT k.* FROM kept AS k EXCEPT ALL SELECT f.* FROM found AS f)) AS d)
+             WHERE (t.rows <> t.filled OR EXISTS (
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10))
                AND NOT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000000), (-9223372036854775807)) = 10)
                AND NOT EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket = 10))
         FROM total AS t

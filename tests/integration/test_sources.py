@@ -545,3 +545,23 @@ def test_missing_privilege_is_refused(db: Database, granted: LiteralString) -> N
         conn.execute("RESET ROLE")
         conn.execute(sql.SQL("DROP OWNED BY {}").format(role))
         conn.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+def test_a_table_never_vacuumed_is_not_slower(db: Database) -> None:
+    """Live tables are: no index-only scan serves the loose scans, and no plan may need one.
+
+    0.1 s each where it is right; where a loose scan falls back to bitmaps, minutes.
+    """
+    conn = db.connect(options="-c statement_timeout=10s")
+    conn.execute(
+        "CREATE TABLE t (ship text, ch text, ts timestamp, v float8, PRIMARY KEY (ship, ch, ts))"
+        " WITH (autovacuum_enabled = off);"
+        " INSERT INTO t SELECT 'x', 'channel/' || c, '2024-01-01'::timestamp + n * interval '1 min'"
+        ", n FROM generate_series(1, 1000) AS n, generate_series(1, 300) AS c; ANALYZE t"
+    )
+    _register(conn, "'t', 'ship', 'ch', 'ts', '{v}'")
+    for strategy in ("json", "transpose"):
+        conn.execute("CALL pymig.roll_back('x')")
+        conn.execute("CALL pymig.start_sync('x', p_strategy => %s)", [strategy])
+        conn.execute("CALL pymig.backfill('x')")
+        conn.execute("CALL pymig.verify('x')")

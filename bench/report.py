@@ -26,7 +26,13 @@ LABELS = {
     "write floor": "write floor: INSERT … SELECT of the finished rows",
     "pymig auto": "**pymig**, one worker",
     "pymig auto, 2 workers": "pymig, two workers",
+    "pymig transpose": "pymig, `transpose` forced",
+    "pymig json": "pymig, `json` forced",
+    "pymig crosstab": "pymig, `crosstab` forced",
+    "pymig filter": "pymig, `filter` forced",
     "pymig verify": "pymig, verifying every cell afterwards",
+    "pymig migrate, the whole command": "`pymig migrate`, the whole command, one worker",
+    "pymig migrate, all ships, 2 workers": "`pymig migrate` of all ships, two workers",
     "crosstab": "`crosstab`, by hand",
     "filter": "`FILTER` per column, by hand",
     "copy_python": "COPY + Python pivot + COPY",
@@ -59,9 +65,9 @@ def backfill_table(data: dict[str, Any]) -> str:
     kinds = list(data["figures"])
     head = " | ".join(f"{k}: × floor (spread) | s" for k in kinds)  # noqa: RUF001
     lines = [f"| | {head} |", "|---|" + "--:|--:|" * len(kinds)]
-    for name in data["figures"][kinds[0]]["ratios"]:
+    for name in LABELS:
         cells = [_cell(data["figures"][k]["ratios"][name]) for k in kinds]
-        lines.append(f"| {LABELS.get(name, name)} | {' | '.join(cells)} |")
+        lines.append(f"| {LABELS[name]} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *targets(data)])
 
 

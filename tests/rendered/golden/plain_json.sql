@@ -1,10 +1,7 @@
 WITH cell AS MATERIALIZED (SELECT x.ord, x.part, x.channel, x.time, CASE x.column_type WHEN 'float8' THEN x.as_float8::text WHEN 'int8' THEN x.as_int8::text WHEN 'text' THEN x.as_text::text END AS value FROM (SELECT c.ord, c.part, c.column_type, c.channel::text AS channel, n.time, n.as_float8, n.as_int8, n.as_text
-             FROM (WITH channel AS MATERIALIZED (SELECT l.value AS channel, c.ord, c.part, c.column_type
-         FROM (WITH RECURSIVE loose(value) AS ((SELECT n.channel FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' ORDER BY n.channel LIMIT 1)
-         UNION ALL
-         SELECT (SELECT n.channel FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel > l.value ORDER BY n.channel LIMIT 1)
-         FROM loose AS l WHERE l.value IS NOT NULL) SELECT l.value FROM loose AS l WHERE l.value IS NOT NULL) AS l
-         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = l.value::text) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
+             FROM (WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.column_type
+         FROM pymig._channel_values('plain', 'SHIP1') AS v (value)
+         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
                  SELECT  n.time, n.as_float8, n.as_int8, n.as_text FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ) AS n) AS x), written_1 AS (INSERT INTO tenant.samples_ship1 (created_time, "main/engine/rpm", "main/engine/starts", "main/engine/state") SELECT j.time, r."1"::float8, r."2"::int8, r."3"::text
          FROM (SELECT x.time, json_object_agg(x.ord, x.value) FILTER (WHERE x.part = 1 AND x.value IS NOT NULL) AS cells
                FROM cell AS x GROUP BY x.time) AS j

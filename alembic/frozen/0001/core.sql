@@ -835,7 +835,8 @@ DECLARE
 BEGIN
     SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR NO KEY UPDATE;
     WHILE v_dealt < c_chunks AND v_entity.next_bucket IS NOT NULL LOOP
-        v_first := pymig._next_narrow_bucket(p_source, p_entity, v_entity.next_bucket);
+        v_first := CASE WHEN v_entity.next_bucket = v_entity.first_bucket THEN v_entity.first_bucket
+                        ELSE pymig._next_narrow_bucket(p_source, p_entity, v_entity.next_bucket) END;
         IF v_first IS NULL OR v_first > v_entity.last_bucket THEN
             v_entity.next_bucket := NULL;
             EXIT;
@@ -870,8 +871,9 @@ DECLARE
             'SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = %2$L AND c.entity = %3$L AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
              FROM unequal_%1$s AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
-                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
-                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d', t.t, p_source.source, p_entity), ' UNION ALL ')
         FROM unnest(p_types) AS t (t));
     v_rows text := (
@@ -2293,9 +2295,9 @@ AS $$
              FULL JOIN gathered_%1$s AS g USING (ord)
              WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record)',
         p_type,
-        string_agg(format('SELECT v.ord, w.times, v.cells FROM wide_%s AS w CROSS JOIN LATERAL (VALUES %s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL '))
+        string_agg(format('SELECT v.ord, w.times, v.cells FROM wide_%s AS w CROSS JOIN LATERAL (VALUES %s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL ' ORDER BY c.part))
     FROM (
-        SELECT c.part, string_agg(format('(%s, w."%1$s")', c.ord), ', ') AS columns
+        SELECT c.part, string_agg(format('(%s, w."%1$s")', c.ord), ', ' ORDER BY c.ord) AS columns
         FROM pymig.channel AS c
         WHERE c.source = p_source AND c.entity = p_entity AND c.column_type = p_type
         GROUP BY c.part
@@ -3041,7 +3043,14 @@ BEGIN
             NULL::timestamptz AS recorded_at, NULL::int AS attempts, NULL::text AS error
         WHERE false ' || coalesce(v_sources, '');
     COMMENT ON VIEW pymig.pending IS
-        'Keys that changed and still have to be recomputed, of all sources. kind: key, bucket (all of it) or truncate.';
+        'Keys that changed and still have to be recomputed, of all sources.';
+    COMMENT ON COLUMN pymig.pending.source IS 'Source.';
+    COMMENT ON COLUMN pymig.pending.entity IS 'Entity; NULL for a TRUNCATE.';
+    COMMENT ON COLUMN pymig.pending.time IS 'Narrow time that changed.';
+    COMMENT ON COLUMN pymig.pending.kind IS 'key, bucket (all of it) or truncate.';
+    COMMENT ON COLUMN pymig.pending.recorded_at IS 'When the transaction that changed it began.';
+    COMMENT ON COLUMN pymig.pending.attempts IS 'Recomputes of it that failed.';
+    COMMENT ON COLUMN pymig.pending.error IS 'Error of the last one.';
 END
 $$;
 COMMENT ON FUNCTION pymig._create_pending_view(text) IS 'Rebuilds the view pymig.pending over the sources there are.';
@@ -3057,6 +3066,8 @@ DECLARE
                            WHERE a.attrelid = p_source.narrow AND a.attname = p_source.entity_column);
 BEGIN
     EXECUTE pymig._cell_view_sql(p_source);
+    EXECUTE format('COMMENT ON VIEW pymig.%I IS %L', p_source.source || '_cell',
+        format('Each row of %s as a cell: as_<type> is its value in that type, NULL where it does not fit; fault says why it can''t be a cell.', p_source.narrow));
     -- Keys are kept in the narrow table's own types: no cast of the trigger's can fail or depend on a setting.
     EXECUTE format(
         'CREATE TABLE pymig.%I (entity %s, time %s, kind text NOT NULL DEFAULT ''key'', recorded_at timestamptz NOT NULL DEFAULT now())',
@@ -3232,7 +3243,7 @@ AS $$
                  FROM pymig.%2$I AS n
                  WHERE n.entity = %3$L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = %1$L)) AND %4$s
                  GROUP BY n.channel),
-             gathered_%1$s AS MATERIALIZED (
+             gathered_%1$s AS NOT MATERIALIZED (
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
                  FROM raw_%1$s AS g JOIN channel AS c ON c.channel = g.channel)',
             p_type, p_source.source || '_cell', p_entity, p_condition)
@@ -3345,9 +3356,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- min() of one array per channel: the filter runs once per channel, not per row.
     SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s', k.columns, (
-        SELECT string_agg(format('CROSS JOIN (SELECT %1$s FROM aligned_%2$s AS a) AS across_%2$s', a.picks, a.column_type), ' ')
+        SELECT string_agg(format('CROSS JOIN (SELECT %1$s FROM aligned_%2$s AS a) AS across_%2$s', a.picks, a.column_type), ' ' ORDER BY a.column_type)
         FROM (
-            SELECT c.column_type, string_agg(format('min(a.cells) FILTER (WHERE a.ord = %1$s) AS "%1$s"', c.ord), ', ') AS picks
+            SELECT c.column_type, string_agg(format('min(a.cells) FILTER (WHERE a.ord = %1$s) AS "%1$s"', c.ord), ', ' ORDER BY c.ord) AS picks
             FROM pymig.channel AS c
             WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
             GROUP BY c.column_type

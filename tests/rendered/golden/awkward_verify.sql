@@ -15,8 +15,9 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.column_type, n.channel::text 
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
              FROM unequal_text AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
-                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
-                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.time IS NULL THEN 'no row' ELSE 'row' END
              FROM narrow_time AS n
              FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time

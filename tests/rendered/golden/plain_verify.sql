@@ -5,21 +5,21 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
                  FROM pymig.plain_cell AS n
                  WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'float8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
-             gathered_float8 AS MATERIALIZED (
+             gathered_float8 AS NOT MATERIALIZED (
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
                  FROM raw_float8 AS g JOIN channel AS c ON c.channel = g.channel), raw_int8 AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_int8) AS cells
                  FROM pymig.plain_cell AS n
                  WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'int8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
-             gathered_int8 AS MATERIALIZED (
+             gathered_int8 AS NOT MATERIALIZED (
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
                  FROM raw_int8 AS g JOIN channel AS c ON c.channel = g.channel), raw_text AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_text) AS cells
                  FROM pymig.plain_cell AS n
                  WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'text')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
-             gathered_text AS MATERIALIZED (
+             gathered_text AS NOT MATERIALIZED (
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
                  FROM raw_text AS g JOIN channel AS c ON c.channel = g.channel), wide_1 AS MATERIALIZED (
              SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
@@ -41,18 +41,21 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
              FROM unequal_float8 AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
-                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
-                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
              FROM unequal_int8 AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
-                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
-                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
              FROM unequal_text AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
-                 FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell)
-                 FULL JOIN unnest(u.wide_times, u.wide_cells) AS w (time, cell) ON w.time = n.time
+                 -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.time IS NULL THEN 'no row' ELSE 'row' END
              FROM narrow_time AS n
              FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time

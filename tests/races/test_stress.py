@@ -11,7 +11,7 @@ from tests.conftest import Database
 from tests.stress import STRATEGIES, Config, run_stress
 
 SEEDS = range(1, 31)
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -185,8 +185,8 @@ class _Migration:
         ):
             for thread in threads:
                 thread.start()
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(_LOOK_SECONDS)
+            while alive := [thread for thread in threads if thread.is_alive()]:
+                alive[0].join(_LOOK_SECONDS)
                 for row in self._look(look, ship):
                     task.show(row["rows_done"], row["rows_estimated"], row["percent"])
         self._raise_if_stopped()

@@ -505,7 +505,7 @@ DECLARE
     v_table text;
     r_part record;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(format('pymig collect %L', p_source.source), 0)) THEN
+    IF NOT pg_try_advisory_xact_lock(pymig._lock_key('collect', p_source.source)) THEN
         RETURN 0;
     END IF;
     -- One statement: what it deletes it either keeps as work, or knows to be of nobody's interest in the same snapshot (R27).
@@ -705,7 +705,7 @@ BEGIN
         RETURN;
     END IF;
     -- Until the commit nobody takes the triggers away.
-    PERFORM pg_advisory_xact_lock_shared(hashtextextended(format('pymig arm %L', p_source.source), 0));
+    PERFORM pg_advisory_xact_lock_shared(pymig._lock_key('arm', p_source.source));
     IF pymig._trigger_state(p_source.narrow) <> 'armed' THEN
         RAISE EXCEPTION 'the triggers of % are not armed', p_source.narrow
             USING ERRCODE = 'PM004', HINT = 'CALL pymig.start_sync(...) arms them.';
@@ -1240,7 +1240,7 @@ DECLARE
     v_exists boolean;
 BEGIN
     -- While nobody collects, keys that arrive stay in pending; once its row is gone they make it a newcomer again.
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(format('pymig collect %L', p_source.source), 0)) THEN
+    IF NOT pg_try_advisory_xact_lock(pymig._lock_key('collect', p_source.source)) THEN
         RETURN;
     END IF;
     EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L)', p_source.source || '_cell', p_entity) INTO v_exists;
@@ -1494,7 +1494,7 @@ AS $$
 BEGIN
     -- Ascending, so that two recomputers of overlapping runs cannot deadlock (R23).
     FOR v_step IN 0 .. p_last_bucket - p_first_bucket LOOP
-        PERFORM pg_advisory_xact_lock(hashtextextended(format('pymig bucket %L %L %s', p_source, p_entity, p_first_bucket + v_step), 0));
+        PERFORM pg_advisory_xact_lock(pymig._lock_key('bucket', p_source, p_entity, p_first_bucket + v_step));
     END LOOP;
 END
 $$;
@@ -1508,7 +1508,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_key bigint := hashtextextended(format('pymig entity %L %L', p_source, p_entity), 0);
+    v_key bigint := pymig._lock_key('entity', p_source, p_entity);
 BEGIN
     IF p_exclusive THEN
         PERFORM pg_advisory_xact_lock(v_key);
@@ -1537,6 +1537,18 @@ AS $$
       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
 $$;
 COMMENT ON FUNCTION pymig._lock_holders(regclass) IS 'Who holds a lock on the narrow table, prepared transactions included.';
+
+-- sql/core/functions/_lock_key.sql
+CREATE OR REPLACE FUNCTION pymig._lock_key(p_kind text, p_source text, p_entity text DEFAULT NULL, p_bucket bigint DEFAULT NULL)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT hashtextextended(concat_ws(' ', 'pymig', p_kind, quote_literal(p_source), quote_literal(p_entity), p_bucket), 0)
+$$;
+COMMENT ON FUNCTION pymig._lock_key(text, text, text, bigint) IS
+    'Key of an advisory lock: arm or collect (of a source), entity, bucket. Two that collide only wait for each other.';
 
 -- sql/core/functions/_loose_scan_sql.sql
 CREATE OR REPLACE FUNCTION pymig._loose_scan_sql(p_source pymig.source, p_column text, p_condition text)
@@ -2015,8 +2027,8 @@ DECLARE
     v_attempts int;
     v_strategy text;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock_shared(hashtextextended(format('pymig entity %L %L', p_source.source, p_entity), 0))
-        OR NOT pg_try_advisory_xact_lock(hashtextextended(format('pymig bucket %L %L %s', p_source.source, p_entity, p_bucket), 0)) THEN
+    IF NOT pg_try_advisory_xact_lock_shared(pymig._lock_key('entity', p_source.source, p_entity))
+        OR NOT pg_try_advisory_xact_lock(pymig._lock_key('bucket', p_source.source, p_entity, p_bucket)) THEN
         RETURN false;
     END IF;
     -- Lock, claim, read: three statements, each with a later snapshot than the one before (R16, R22).
@@ -3576,11 +3588,11 @@ BEGIN
             -- Arming and disarming decide one at a time, or a roll-back could take the triggers from under a start.
             PERFORM set_config('lock_timeout', '10s', true);
             IF v_exclusive THEN
-                PERFORM pg_advisory_xact_lock(hashtextextended(format('pymig arm %L', v_source.source), 0));
+                PERFORM pg_advisory_xact_lock(pymig._lock_key('arm', v_source.source));
                 v_changed := CASE WHEN p_arm THEN pymig._arm(v_source, c_lock_timeout) ELSE pymig._disarm(v_source, c_lock_timeout) END;
                 v_done := true;
             ELSE
-                PERFORM pg_advisory_xact_lock_shared(hashtextextended(format('pymig arm %L', v_source.source), 0));
+                PERFORM pg_advisory_xact_lock_shared(pymig._lock_key('arm', v_source.source));
                 v_done := pymig._trigger_state(v_source.narrow) = 'armed';
                 v_exclusive := true;
             END IF;

@@ -319,6 +319,7 @@ def run_stress(config: Config) -> dict[str, int]:
             resolver.resolve(conn)
             if not config.control:
                 _finish(conn, world, config)
+            _count_deadlocks(conn, world)
     except psycopg.Error as error:
         world.fail(
             f"main: {error.sqlstate} {error.diag.message_primary} | detail"
@@ -330,6 +331,20 @@ def run_stress(config: Config) -> dict[str, int]:
         raise StressError(_report(world, config))
     world.counts["slowest ms"] = round(world.slowest * 1000)
     return dict(world.counts)
+
+
+def _count_deadlocks(conn: psycopg.Connection[Any], world: World) -> None:
+    """The server's own count against the writers': what is left over is pymig's, and must be none.
+
+    Their sessions have ended, so all of them are counted.
+    """
+    row = conn.execute(
+        "SELECT d.deadlocks FROM pg_stat_database AS d WHERE d.datname = current_database()"
+    ).fetchone()
+    assert row is not None
+    world.counts["deadlocks"] = row[0]
+    if row[0] > world.counts["own error 40P01"]:
+        world.fail(f"{row[0]} deadlocks, {world.counts['own error 40P01']} among the writers")
 
 
 def _report(world: World, config: Config) -> str:

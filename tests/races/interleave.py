@@ -46,6 +46,8 @@ BEGIN
     PERFORM race.pause(TG_ARGV[0]);
     RETURN NULL;
 END $$;
+"""
+NARROW_TABLE: LiteralString = """
 CREATE SCHEMA tenant;
 CREATE TABLE tenant.tbl_data_timeseries (
     id bigserial, ship_id text NOT NULL, data_channel_id text NOT NULL,
@@ -139,6 +141,7 @@ class Stage:
         self.keys = Session(db, "holder")
         self.main.run("SET statement_timeout = '15s'")  # a scenario that hangs says where
         self.main.run(PAUSES)
+        self.main.run(NARROW_TABLE)
         self.main.run(UNIQUE if unique else NOT_UNIQUE)
         self.main.run(f"CREATE INDEX ON {TABLE} (created_time DESC)")
         self.main.run(REGISTER, [] if unique else ["id"], policy)

@@ -1,12 +1,8 @@
 """Deterministic interleavings, each a function that acts one out and returns the damage it left.
 
 An unharmed pymig returns [] from every one of them (test_interleavings.py); a mutated one must not
-(test_mutations.py). R numbers are the classes of races the project keeps count of: R1 delete
-resurrection, R2 stale overwrite, R3 refill, R4 isolation, R5 arming, R6 one wide row under many
-narrow rows, R7 key-changing update, R8 duplicates, R12 checkpoint, R13 retry, R14 two encodings,
-R15 no end, R16 queue consumption, R17 advisory locks, R22 lock and read, R23 two recomputers,
-R24 poison, R25 row-level security, R26 extreme times, R27 planning, R28 head of line, R29 verify's
-snapshot, R30 session defaults.
+(test_mutations.py). R numbers are the classes of races the project keeps count of, in
+docs/explanation/races.md.
 """
 
 from __future__ import annotations
@@ -15,6 +11,7 @@ from contextlib import suppress
 
 import psycopg
 
+from tests.races import styles
 from tests.races.interleave import (
     DELETE,
     INSERT,
@@ -178,6 +175,97 @@ def r08_duplicates(s: Stage) -> list[str]:
     return damage + s.damage(*ships)
 
 
+def r09_type_drift(s: Stage) -> list[str]:
+    """Channels change their format under native columns: ingest goes on, so do other channels."""
+    for channel in "abc":
+        s.insert("x", channel, A, 1)
+    s.main.run("CALL pymig.start_sync('x', p_column_types => 'native', p_strategy => 'json')")
+    s.main.run(BACKFILL)
+    writer = s.session("writer")
+    put = (
+        f"INSERT INTO {TABLE} (ship_id, data_channel_id, created_time, str_v, double_v, bool_v,"
+        " value_format) VALUES ('x', %s, %s::timestamp, %s, %s, %s, %s)"
+    )
+    damage = []
+    try:
+        writer.run(put, "a", B, "no number", None, None, "String")
+        writer.run(put, "b", B, None, 0.5, None, "Decimal")
+        writer.run(put, "a", C, None, None, True, "Boolean")
+        s.insert("x", "c", B, 2, writer)
+        writer.run(
+            f"UPDATE {TABLE} SET long_v = NULL, str_v = 'text', value_format = 'String'"
+            " WHERE data_channel_id = 'b'"
+        )
+    except psycopg.Error as error:
+        damage.append(f"ingest: {error}")
+    return damage + s.damage("x")
+
+
+def r10_ddl_in_write_path(s: Stage) -> list[str]:
+    """Two writers bring new channels in opposite order, a reader being on the wide tables."""
+    for ship in "xy":
+        s.insert(ship, "a", A, 1)
+    s.migrate("x", "y")
+    reader = s.session("reader")
+    reader.begin()
+    for ship in "xy":
+        reader.run(f"SELECT * FROM {WIDE}{ship}")
+    one, two = s.session("one"), s.session("two")
+    errors = []
+    try:
+        for writer in (one, two):
+            writer.run("SET lock_timeout = '300ms'")
+            writer.begin()
+        s.insert("x", "new 1", A, 1, one)
+        s.insert("y", "new 2", A, 1, two)
+        s.insert("y", "new 1", B, 1, one)
+        s.insert("x", "new 2", B, 1, two)
+        s.main.run(SYNC)  # nothing to see yet
+        one.run("COMMIT")
+        two.run("COMMIT")
+        s.main.run(SYNC)  # gives way to the reader
+        s.update("x", "a", A, 2, one)
+        reader.run(f"SELECT * FROM {WIDE}x")
+    except psycopg.Error as error:
+        errors.append(f"ingest or a reader waits: {error}")
+        for writer in (one, two):
+            writer.run("ROLLBACK")
+    reader.run("ROLLBACK")
+    return errors + s.damage("x", "y")
+
+
+def r11_replica_role(s: Stage) -> list[str]:
+    """Writers with session_replication_role = replica, for which ordinary triggers don't fire."""
+    for at in (A, B, C):
+        s.insert("x", "a", at, 1)
+    s.migrate("x")
+    writer = s.session("writer")
+    writer.run("SET session_replication_role = replica")
+    s.insert("x", "a", FAR, 1, writer)
+    s.update("x", "a", A, 2, writer)
+    s.delete("x", "a", B, writer)
+    damage = s.damage("x")
+    writer.run(f"TRUNCATE {TABLE}")
+    return damage + s.damage("x")
+
+
+def r11_triggers_disabled(s: Stage) -> list[str]:
+    """A restore disables triggers, loads, and enables them again, not as they were."""
+    s.insert("x", "a", A, 1)
+    s.migrate("x")
+    s.main.run("CALL pymig.verify('x')")
+    s.main.run(f"ALTER TABLE {TABLE} DISABLE TRIGGER ALL")
+    s.insert("x", "a", B, 1)
+    s.main.run(f"ALTER TABLE {TABLE} ENABLE TRIGGER ALL")
+    said = [s.main.value("SELECT triggers FROM pymig.status")]
+    s.start_sync("x")
+    said += s.main.run("SELECT triggers, state FROM pymig.status")[0]
+    damage = [] if said == ["drifted", "armed", "backfilled"] else [f"drift goes unseen: {said}"]
+    s.main.run("CALL pymig.verify('x', p_repair => true)")
+    s.insert("x", "a", C, 1)
+    return damage + s.damage("x")
+
+
 def r12_checkpoint(s: Stage) -> list[str]:
     """The session that moves a chunk dies before its rows, and after them."""
     s.insert("x", "a", A, 1)
@@ -337,6 +425,128 @@ def r17_advisory_locks(s: Stage) -> list[str]:
     reader.run("COMMIT")
     waiting.finish()
     return damage + s.damage("x", "y")
+
+
+WATCH = """
+CREATE TABLE race.seen (what text, began timestamptz, locks bigint);
+CREATE FUNCTION race.watch(what text) RETURNS boolean LANGUAGE sql AS $$
+    INSERT INTO race.seen SELECT what, now(), count(*) FROM pg_locks AS l
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'advisory' RETURNING true $$;
+CREATE FUNCTION race.watch_trigger() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM race.watch(TG_ARGV[0]); RETURN NULL; END $$;
+"""
+
+
+def _hours(s: Stage, ship: str, count: int) -> None:
+    """A row an hour, that is one in each of so many buckets."""
+    s.main.run(
+        f"INSERT INTO {TABLE} (ship_id, data_channel_id, created_time, long_v, value_format)"
+        " SELECT %s, 'a', %s::timestamp + i * interval '1 hour', 1, 'Integer'"
+        " FROM generate_series(1, %s) AS i",
+        ship,
+        A,
+        count,
+    )
+
+
+def _watch(s: Stage, what: str) -> None:
+    """From here on every write of x is noted as `what`: when its transaction began, its locks."""
+    s.main.run(f'DROP TRIGGER IF EXISTS "watch" ON {WIDE}x')
+    s.main.run(
+        f'CREATE TRIGGER "watch" AFTER INSERT ON {WIDE}x FOR EACH STATEMENT'
+        f" EXECUTE FUNCTION race.watch_trigger('{what}')"
+    )
+    s.main.run(f'ALTER TABLE {WIDE}x ENABLE ALWAYS TRIGGER "watch"')
+
+
+def r18_lock_table(s: Stage) -> list[str]:
+    """Hundreds of buckets are moved, drained and written: locks of a transaction stay few."""
+    s.main.run(WATCH)
+    _hours(s, "x", 300)
+    s.start_sync("x")
+    _watch(s, "chunk")
+    s.main.run(BACKFILL)
+    _watch(s, "worker")
+    writer = s.session("writer")
+    writer.begin()
+    writer.run(f"UPDATE {TABLE} SET long_v = 2")
+    advisory = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory'"
+    ingest = s.main.value(advisory, writer.pid)
+    writer.run("COMMIT")
+    damage = s.damage("x")
+    most = dict(s.main.run("SELECT what, max(locks) FROM race.seen GROUP BY 1"))
+    if ingest or most["chunk"] > 70 or most["worker"] > 4:
+        damage.append(f"advisory locks: {ingest} of ingest, {most}")
+    return damage
+
+
+def r19_subtransactions(s: Stage) -> list[str]:
+    """Subtransactions stay fewer than 64: of ingest, and of a bucket with one bad key of 300."""
+    s.insert("x", "a", A, 1)
+    s.migrate("x")
+    writer = s.session("writer")
+    writer.begin()
+    for second in range(300):
+        s.insert("x", "b", f"{B[:-2]}00.{second:06d}", second, writer)
+    writer.run("COMMIT")
+    xids = f"SELECT count(DISTINCT xmin::text) FROM pymig.{SOURCE}_pending"
+    ingest = int(s.main.value(xids))
+    bad = f"ADD CONSTRAINT bad CHECK (created_time <> '{B[:-2]}00.000123')"
+    s.main.run(f"ALTER TABLE {WIDE}x ADD b text, {bad}")
+    s.main.run(
+        "INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)"
+        f" VALUES ('{SOURCE}', 'x', 'b', 2, 1, 'b', 'text')"
+    )
+    damage, most = [], 0
+    seen: set[str] = set()
+    for _ in range(8):
+        s.main.run(f"UPDATE pymig.{SOURCE}_todo SET retry_at = NULL")
+        s.main.run(SYNC)  # one bucket, so one transaction that writes wide rows
+        xmins = {row[0] for row in s.main.run(f"SELECT DISTINCT xmin::text FROM {WIDE}x")}
+        most = max(most, len(xmins - seen))
+        seen |= xmins
+    if ingest > 1 or most > 64:
+        damage.append(f"subtransactions: {ingest} of ingest, {most} of a bucket")
+    if len(s.wide("x")) != 300 or s.pending() != 1:
+        damage.append(f"{len(s.wide('x'))} of 300 good keys, {s.pending()} pending")
+    s.main.run(f"ALTER TABLE {WIDE}x DROP CONSTRAINT bad")
+    return damage + s.damage("x")
+
+
+def r20_own_snapshot(s: Stage) -> list[str]:
+    """Each chunk, and each bucket of the worker and of verify, has its own transaction."""
+    s.main.run(WATCH)
+    s.patch("_compare_bucket", ("BEGIN\n", "BEGIN\n    PERFORM race.watch('verify');\n"))
+    _hours(s, "x", 90)
+    s.start_sync("x")
+    _watch(s, "chunk")
+    s.main.run(BACKFILL)
+    _watch(s, "worker")
+    s.main.run(f"UPDATE {TABLE} SET long_v = 2")
+    s.main.run(SYNC)
+    s.main.run("CALL pymig.verify('x')")
+    s.main.run(f'DROP TRIGGER "watch" ON {WIDE}x')
+    began = dict(s.main.run("SELECT what, count(DISTINCT began) FROM race.seen GROUP BY 1"))
+    chunks = s.main.value("SELECT count(*) FROM pymig.chunk")
+    damage = s.damage("x")
+    if chunks < 2 or began != {"chunk": chunks, "worker": 90, "verify": 90}:
+        damage.append(f"{chunks} chunks and 90 buckets in transactions: {began}")
+    return damage
+
+
+def r21_every_writer(s: Stage) -> list[str]:
+    """Every style of writing there is, the worker passing after each."""
+    with suppress(psycopg.errors.DuplicateObject):
+        s.main.run(f"CREATE ROLE {styles.ROLE}")
+    s.main.conn.execute(styles.APPLICATION)
+    s.main.conn.execute(styles.HISTORY, {"minutes": styles.MINUTES, "styles": len(styles.STYLES)})
+    s.migrate("x", "y")
+    app = styles.App(s.session("writer").conn, False, "READ COMMITTED")
+    app.conn.execute(f"SET ROLE {styles.ROLE}")
+    for slot, style in styles.slots(False):
+        app.do(slot, style)
+        s.main.run(SYNC)
+    return app.errors + s.damage("x", "y")
 
 
 def r22_lock_then_read(s: Stage, isolation: str = "read committed") -> list[str]:

@@ -55,6 +55,26 @@ def test_r08_duplicates(db: Database) -> None:
     assert scenarios.r08_duplicates(Stage(db, unique=False)) == []
 
 
+def test_r09_type_drift(stage: Stage) -> None:
+    """Channels change their format under native columns: ingest goes on, so do other channels."""
+    assert scenarios.r09_type_drift(stage) == []
+
+
+def test_r10_ddl_in_write_path(stage: Stage) -> None:
+    """Two writers bring new channels in opposite order, a reader being on the wide tables."""
+    assert scenarios.r10_ddl_in_write_path(stage) == []
+
+
+def test_r11_replica_role(stage: Stage) -> None:
+    """Writers with session_replication_role = replica, for which ordinary triggers don't fire."""
+    assert scenarios.r11_replica_role(stage) == []
+
+
+def test_r11_triggers_disabled(stage: Stage) -> None:
+    """A restore disables triggers, loads, and enables them again, not as they were."""
+    assert scenarios.r11_triggers_disabled(stage) == []
+
+
 def test_r12_checkpoint(stage: Stage) -> None:
     """The session that moves a chunk dies before its rows, and after them."""
     assert scenarios.r12_checkpoint(stage) == []
@@ -88,6 +108,26 @@ def test_r16_crash_between(stage: Stage) -> None:
 def test_r17_advisory_locks(stage: Stage) -> None:
     """A worker waits for the exclusive entity lock: ingest and other workers go on."""
     assert scenarios.r17_advisory_locks(stage) == []
+
+
+def test_r18_lock_table(stage: Stage) -> None:
+    """Hundreds of buckets are moved, drained and written: locks of a transaction stay few."""
+    assert scenarios.r18_lock_table(stage) == []
+
+
+def test_r19_subtransactions(stage: Stage) -> None:
+    """Subtransactions stay fewer than 64: of ingest, and of a bucket with one bad key of 300."""
+    assert scenarios.r19_subtransactions(stage) == []
+
+
+def test_r20_own_snapshot(stage: Stage) -> None:
+    """Each chunk, and each bucket of the worker and of verify, has its own transaction."""
+    assert scenarios.r20_own_snapshot(stage) == []
+
+
+def test_r21_every_writer(stage: Stage) -> None:
+    """Every style of writing there is, the worker passing after each."""
+    assert scenarios.r21_every_writer(stage) == []
 
 
 def test_r22_lock_then_read(stage: Stage) -> None:

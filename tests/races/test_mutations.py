@@ -155,6 +155,17 @@ def remembered_entities(s: Stage) -> None:
     )
 
 
+def upsert_without_lock(s: Stage) -> None:
+    """Recomputers take no lock, and who comes last overwrites instead of colliding."""
+    no_mutual_exclusion(s)
+    blind_upsert(s)
+
+
+def failed_chunk_skipped(s: Stage) -> None:
+    """A chunk that failed for good counts as done."""
+    s.patch("_chunk_failed", ("'failed'", "'done'"))
+
+
 def unknown_channel_skipped(s: Stage) -> None:
     """A channel without a column is passed over."""
     s.patch("_recompute", ("IF v_unknown IS NOT NULL THEN", "IF false THEN"))
@@ -294,6 +305,106 @@ def verify_in_two_statements(s: Stage) -> None:
     )
 
 
+def cast_in_the_trigger(s: Stage) -> None:
+    """The trigger looks at values."""
+    s.patch(
+        f"{SOURCE}_record_insert",
+        (
+            "BEGIN",
+            "BEGIN PERFORM n.str_v::float8 FROM new_rows AS n WHERE n.str_v IS NOT NULL;",
+        ),
+    )
+
+
+def bucket_in_the_trigger(s: Stage) -> None:
+    """The trigger computes buckets, in a type that is too small for all of them."""
+    s.patch(
+        f"{SOURCE}_record_insert",
+        (
+            "BEGIN",
+            "BEGIN PERFORM extract(epoch FROM n.created_time)::int4 FROM new_rows AS n;",
+        ),
+    )
+
+
+def columns_by_the_trigger(s: Stage) -> None:
+    """The trigger adds what column a new channel lacks."""
+    s.patch(
+        f"{SOURCE}_record_insert",
+        (
+            "BEGIN",
+            """
+        DECLARE v_new record;
+        BEGIN
+            FOR v_new IN SELECT DISTINCT e.wide_table, n.data_channel_id AS channel FROM new_rows AS n JOIN pymig.entity AS e ON e.entity = n.ship_id
+                WHERE e.wide_table IS NOT NULL AND n.data_channel_id NOT IN (SELECT c.channel FROM pymig.channel AS c WHERE c.entity = n.ship_id)
+            LOOP
+                EXECUTE format('ALTER TABLE tenant.%I ADD COLUMN IF NOT EXISTS %I text', v_new.wide_table, v_new.channel);
+            END LOOP;""",
+        ),
+    )
+
+
+def triggers_only_at_origin(s: Stage) -> None:
+    """Ordinary triggers, and nobody calls that drifted."""
+    s.patch("_arm", ("ENABLE ALWAYS", "ENABLE"))
+    s.patch("_trigger_state", ("ELSE 'A' END", "ELSE 'O' END"))
+
+
+def drift_ignored(s: Stage) -> None:
+    """Triggers that are there are taken for armed."""
+    s.patch("_trigger_state", ("THEN 'armed' ELSE 'drifted' END", "THEN 'armed' ELSE 'armed' END"))
+
+
+def locks_without_end(s: Stage) -> None:
+    """A chunk may have as many buckets as it takes."""
+    s.patch("_chunk_buckets", ("least(64,", "least(6400,"))
+
+
+def exception_block_in_trigger(s: Stage) -> None:
+    """The trigger shields ingest from itself."""
+    s.patch(
+        f"{SOURCE}_record_insert",
+        ("BEGIN", "BEGIN BEGIN"),
+        ("RETURN NULL;", "EXCEPTION WHEN OTHERS THEN NULL; END; RETURN NULL;"),
+    )
+
+
+def singly_without_end(s: Stage) -> None:
+    """Keys that failed together are tried one by one, all in one transaction."""
+    s.patch("_recompute_singly", ("int := 60;", "int := 60000;"))
+
+
+def no_commit_in(routine: str) -> Callable[[Stage], None]:
+    """A procedure that keeps one transaction."""
+
+    def one_transaction(s: Stage) -> None:
+        s.patch(
+            routine,
+            (
+                f"COMMIT;\n    {RC}",
+                "",
+            ),
+        )
+
+    one_transaction.__name__ = f"no_commit_in_{routine}"
+    return one_transaction
+
+
+def first_level_only(s: Stage) -> None:
+    """What a trigger of the application changes is not recorded."""
+    for event in ("insert", "update", "delete"):
+        s.patch(
+            f"{SOURCE}_record_{event}",
+            ("BEGIN", "BEGIN IF pg_trigger_depth() > 1 THEN RETURN NULL; END IF;"),
+        )
+
+
+def deletes_unrecorded(s: Stage) -> None:
+    """Nobody notes what goes."""
+    s.patch(f"{SOURCE}_record_delete", ("BEGIN", "BEGIN RETURN NULL;"))
+
+
 class Mutation(NamedTuple):
     """What is taken away, and the race that shows it."""
 
@@ -330,6 +441,22 @@ MUTATIONS = [
     Mutation(old_keys_forgotten, scenarios.r07_key_change),
     Mutation(state_looked_up_by_trigger, scenarios.r04_isolation),
     Mutation(ingest_takes_the_lock, scenarios.r06_one_wide_row),
+    Mutation(upsert_without_lock, scenarios.r02_stale_overwrite),
+    Mutation(failed_chunk_skipped, scenarios.r13_retry),
+    Mutation(bucket_in_the_trigger, scenarios.r26_extreme_times),
+    Mutation(cast_in_the_trigger, scenarios.r09_type_drift),
+    Mutation(columns_by_the_trigger, scenarios.r10_ddl_in_write_path),
+    Mutation(triggers_only_at_origin, scenarios.r11_replica_role),
+    Mutation(truncate_ignored, scenarios.r11_replica_role),
+    Mutation(drift_ignored, scenarios.r11_triggers_disabled),
+    Mutation(locks_without_end, scenarios.r18_lock_table),
+    Mutation(exception_block_in_trigger, scenarios.r19_subtransactions),
+    Mutation(singly_without_end, scenarios.r19_subtransactions),
+    Mutation(no_commit_in("backfill"), scenarios.r20_own_snapshot),
+    Mutation(no_commit_in("sync_pending"), scenarios.r20_own_snapshot),
+    Mutation(no_commit_in("verify"), scenarios.r20_own_snapshot),
+    Mutation(first_level_only, scenarios.r21_every_writer),
+    Mutation(deletes_unrecorded, scenarios.r21_every_writer),
     Mutation(two_encodings, scenarios.r14_two_encodings),
     Mutation(bound_not_frozen, scenarios.r15_no_end),
     Mutation(entity_lock_waited_for, scenarios.r17_advisory_locks),

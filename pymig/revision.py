@@ -6,6 +6,7 @@ brings back exactly what that revision installed.
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,21 @@ from pymig.settings import Settings
 def connector(conninfo: str | None) -> Callable[[], psycopg.Connection[Any]]:
     """Return what opens the server's connection: the given conninfo's, else the environment's."""
     target = Settings.load().conninfo if conninfo is None else conninfo
-    return lambda: psycopg.connect(target, application_name="pymig install", prepare_threshold=None)
+
+    def connect() -> psycopg.Connection[Any]:
+        connection = psycopg.connect(
+            target, application_name="pymig install", prepare_threshold=None
+        )
+        connection.add_notice_handler(_say)
+        return connection
+
+    return connect
+
+
+def _say(notice: psycopg.errors.Diagnostic) -> None:
+    """Warnings of the database are for the person who installs."""
+    if notice.severity_nonlocalized == "WARNING":
+        print(f"{notice.message_primary} {notice.message_hint or ''}".strip(), file=sys.stderr)
 
 
 def apply_ddl(op: Operations, name: str) -> None:

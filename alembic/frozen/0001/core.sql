@@ -1815,6 +1815,25 @@ $$;
 COMMENT ON FUNCTION pymig._plan_entity(pymig.source, text, text, text, boolean) IS
     'First step of start_sync: the entity''s row. From its commit on the worker parks the entity''s keys instead of discarding them (R27).';
 
+-- sql/core/functions/_publications.sql
+CREATE OR REPLACE FUNCTION pymig._publications(p_schema text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('%s publish every new table%s, so the wide ones too: a subscriber without them stops applying.',
+        string_agg(quote_ident(p.pubname), ', ' ORDER BY p.pubname),
+        CASE WHEN bool_or(p.puballtables) THEN '' ELSE format(' of schema %I', p_schema) END)
+    FROM pg_publication AS p
+    WHERE p.puballtables OR EXISTS (
+        SELECT FROM pg_publication_namespace AS n WHERE n.pnpubid = p.oid AND n.pnnspid = (
+            SELECT s.oid FROM pg_namespace AS s WHERE s.nspname = p_schema))
+    HAVING count(*) > 0
+$$;
+COMMENT ON FUNCTION pymig._publications(text) IS
+    'A sentence on the publications (FOR ALL TABLES, or FOR TABLES IN SCHEMA of the wide tables) that tables of pymig''s fall into; NULL where there are none.';
+
 -- sql/core/functions/_quarantine_detail.sql
 CREATE OR REPLACE FUNCTION pymig._quarantine_detail(p_reason text, p_column_type text, p_kind text)
 RETURNS text
@@ -2595,8 +2614,7 @@ BEGIN
         (10, 'disk needed', pg_size_pretty(2 * pymig._expected_bytes(v_rows, v_layout)) || ' (the wide table and as much write-ahead log; the free space is not visible from SQL)'),
         (11, 'strategy', CASE WHEN cardinality(v_layout) <= 16 THEN 'filter' ELSE 'transpose' END
              || ' first, then the fastest as measured on the first chunks'),
-        (12, 'publications', (SELECT 'All tables, so the wide ones and pymig''s own too, are published by ' || string_agg(quote_ident(p.pubname), ', ')
-             FROM pg_publication AS p WHERE p.puballtables))
+        (12, 'publications', pymig._publications(v_source.wide_schema))
     ) AS i (ord, item, value)
     WHERE i.value IS NOT NULL
     ORDER BY i.ord;
@@ -3807,6 +3825,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_source pymig.source;
+    v_published text;
 BEGIN
     v_source.source := p_source;
     v_source.narrow := p_narrow;
@@ -3842,6 +3861,11 @@ BEGIN
     INSERT INTO pymig.source SELECT v_source.*;
     PERFORM pymig._create_source_objects(v_source);
     PERFORM pymig._note('INFO', p_source, NULL, 'source registered', format('%s was registered as source %s', p_narrow, p_source));
+    v_published := pymig._publications(v_source.wide_schema);
+    IF v_published IS NOT NULL THEN
+        PERFORM pymig._note('WARNING', p_source, NULL, 'published', v_published);
+        RAISE WARNING '%', v_published USING HINT = 'Create the tables on the subscribers as well, or publish a list of tables.';
+    END IF;
 END
 $$;
 COMMENT ON PROCEDURE pymig.register_source IS

@@ -45,6 +45,9 @@ def _open(conninfo: str, role: str) -> Connection:
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
+        # Keepalives are silent while something sent is not acknowledged: a network that goes away
+        # in that moment would hold us for the kernel's quarter of an hour.
+        tcp_user_timeout=25_000,
     )
 
 

@@ -288,21 +288,25 @@ class Stage:
 
     def patch(self, routine: str, *changes: tuple[str, str]) -> None:
         """Replace text in a routine of this database; every text must be there."""
-        definition = str(
-            self.main.value(
-                "SELECT pg_get_functiondef(p.oid) FROM pg_proc AS p"
-                " WHERE p.pronamespace = 'pymig'::regnamespace AND p.proname = %s",
-                routine,
-            )
-        )
-        for old, new in changes:
-            assert old in definition, f"{routine} has no {old!r}:\n{definition}"
-            definition = definition.replace(old, new)
-        self.main.conn.execute(definition)
+        patch_routine(self.main.conn, routine, *changes)
 
     def kill(self, session: Session) -> None:
         """End its backend."""
         self.main.run("SELECT pg_terminate_backend(%s)", session.pid)
+
+
+def patch_routine(conn: Any, routine: str, *changes: tuple[str, str]) -> None:
+    """Replace text in a routine of the connection's database; every text must be there."""
+    row = conn.execute(
+        "SELECT pg_get_functiondef(p.oid) FROM pg_proc AS p"
+        " WHERE p.pronamespace = 'pymig'::regnamespace AND p.proname = %s",
+        [routine],
+    ).fetchone()
+    definition = str(row[0])
+    for old, new in changes:
+        assert old in definition, f"{routine} has no {old!r}:\n{definition}"
+        definition = definition.replace(old, new)
+    conn.execute(definition)
 
 
 def times(count: int, hour: int = 10) -> Sequence[str]:

@@ -2263,8 +2263,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     c_worrying constant int := 5;
-    -- Another session was in the way, not the data: that is no failed attempt.
-    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03');
+    -- Another session was in the way, not the data: that is no failed attempt. Nor is a channel that came between adding columns and recomputing.
+    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03', 'PM009');
     v_attempts int;
 BEGIN
     EXECUTE format(
@@ -2297,7 +2297,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM pymig._add_channels(p_source, p_entity);
-    PERFORM pymig._recompute_todo(p_source, p_entity, p_bucket);
+    BEGIN
+        PERFORM pymig._recompute_todo(p_source, p_entity, p_bucket);
+    EXCEPTION
+        WHEN OTHERS THEN
+            -- Yet another channel has come meanwhile, say: the columns added for the ones before it stay.
+            PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, SQLSTATE, SQLERRM);
+    END;
 EXCEPTION
     WHEN OTHERS THEN
         PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, SQLSTATE, SQLERRM);

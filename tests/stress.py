@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -59,6 +59,8 @@ class Config:
     bucket: str | None = None
     kill: bool | None = None
     writers: int = 4
+    truncate_every: float | None = None
+    """Seconds between TRUNCATEs; None: one at most."""
     control: bool = False
     """Load without pymig: what the writers do to themselves."""
 
@@ -206,7 +208,7 @@ class Control(threading.Thread):
         """Killed or refused in pymig's own words is part of the game; anything else is not."""
         state = error.sqlstate
         refused = state is not None and state.startswith("PM") and state not in NEVER
-        if refused or state in KILLED | BUSY:
+        if refused or state in KILLED | BUSY or self.world.is_crash(error):
             self.world.count(f"{self.name.split()[0]} stopped by {state}")
         else:
             self.world.fail(
@@ -286,6 +288,9 @@ class Killer(Control):
             self.world.count("kills")
 
 
+Extra = Callable[[World, Config], list[Control]]
+
+
 @contextmanager
 def connected(config: Config, name: str) -> Iterator[psycopg.Connection[Any]]:
     """An autocommit connection with a name that the killer knows."""
@@ -295,27 +300,35 @@ def connected(config: Config, name: str) -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
-def run_stress(config: Config) -> dict[str, int]:
-    """Run, stop, drain, compare. Returns what happened how often; raises StressError."""
+def run_stress(config: Config, extra: Extra = lambda _world, _config: []) -> dict[str, int]:
+    """Run, stop, drain, compare. Returns what happened how often; raises StressError.
+
+    extra: more threads to run beside, as a soak has; they are stopped before all others.
+    """
     config = config.drawn()
     world = World(config.url, config.seed, duplicates=bool(config.duplicates))
+    world.truncate_every = config.truncate_every
     rng = world.rng("run")
     try:
         with connected(config, "stress main") as conn:
             _prepare(conn, world, config)
-            if rng.random() < 0.35:
-                world.truncate_at = time.monotonic() + rng.random() * config.seconds
+            if config.truncate_every or rng.random() < 0.35:
+                world.truncate_at = time.monotonic() + rng.random() * (
+                    config.truncate_every or config.seconds
+                )
             ingest: list[threading.Thread] = [Writer(world, n) for n in range(config.writers)]
             resolver = Resolver(world)
             controls = [] if config.control else _controls(world, config)
             if controls:
                 ingest.append(Reader(world))
+                controls += extra(world, config)
             for thread in (*ingest, resolver, *controls):
                 thread.start()
             time.sleep(config.seconds)
             _stop(world, ingest, controls)
             resolver.done.set()
             resolver.join(30)
+        with connected(config, "stress main") as conn:
             resolver.resolve(conn)
             if not config.control:
                 _finish(conn, world, config)

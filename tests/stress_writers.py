@@ -99,11 +99,13 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
     ships: list[str] = field(default_factory=lambda: list(SHIPS))
     channels: list[str] = field(default_factory=lambda: list(CHANNELS))
-    prepared: list[str] = field(default_factory=list)
     recent: deque[Row] = field(default_factory=lambda: deque(maxlen=300))
     writer_pids: set[int] = field(default_factory=set)
     slowest: float = 0.0
     truncate_at: float | None = None
+    truncate_every: float | None = None
+    excused_until: float = 0.0
+    """Until then, on the monotonic clock, a lost connection is what the run itself did."""
     steady: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -117,6 +119,14 @@ class World:
         """Count something for the report."""
         with self.lock:
             self.counts[what] += times
+
+    def is_crash(self, error: psycopg.Error) -> bool:
+        """Whether this is what any application gets while the run restarts the server."""
+        state = error.sqlstate
+        is_lost = isinstance(error, psycopg.OperationalError) and (
+            state is None or state.startswith(("57P", "08"))
+        )
+        return is_lost and time.monotonic() < self.excused_until
 
     def rng(self, name: str) -> random.Random:
         """A generator of this run's seed for one thread."""
@@ -236,7 +246,12 @@ class Writer(threading.Thread):
     def run(self) -> None:
         try:
             while not self.world.stop.is_set():
-                self._session()
+                try:
+                    self._session()
+                except psycopg.Error as error:
+                    if not self.world.is_crash(error):
+                        raise
+                    time.sleep(0.05)
         except Exception as error:
             self.world.fail(f"{self.name} ({self.doing}): {error!r}")
 
@@ -297,9 +312,7 @@ class Writer(threading.Thread):
         elif kind >= 0.94 and self.world.counts["2pc off"] == 0:
             gid = f"stress-{self.world.seed}-{self.number}-{self.rng.getrandbits(48):x}"
             self._execute(cursor, f"PREPARE TRANSACTION '{gid}'")
-            with self.world.lock:
-                self.world.prepared.append(gid)
-                self.world.counts["prepared"] += 1
+            self.world.count("prepared")
         else:
             self._execute(cursor, "COMMIT")
             self.world.count("commits")
@@ -308,10 +321,12 @@ class Writer(threading.Thread):
         rng = self.rng
         truncate_at = self.world.truncate_at
         if autocommit and truncate_at is not None and time.monotonic() > truncate_at:
-            self.world.truncate_at = None
+            every = self.world.truncate_every
+            self.world.truncate_at = time.monotonic() + every if every else None
             self.truncate(cursor)
             return
         operation = rng.choices([op for _, op in self.ops], [weight for weight, _ in self.ops])[0]
+        self.world.count(f"op {operation.__name__}")
         if autocommit or rng.random() < 0.5:
             operation(cursor)
             if autocommit:
@@ -349,6 +364,9 @@ class Writer(threading.Thread):
         if getattr(error, "blamed", False):
             return
         error.blamed = True  # type: ignore[attr-defined]
+        if self.world.is_crash(error):
+            self.world.count("statements cut off by a crash")
+            return
         diag = error.diag
         said = " ".join(
             str(part)
@@ -571,18 +589,25 @@ class Resolver(threading.Thread):
 
     def run(self) -> None:
         try:
-            with psycopg.connect(self.world.url, autocommit=True) as conn:
-                conn.execute("SET application_name = 'stress resolver'")
-                while not self.done.wait(self.rng.random() * 0.3):
-                    self.resolve(conn)
+            while not self.done.is_set():
+                try:
+                    with psycopg.connect(self.world.url, autocommit=True) as conn:
+                        conn.execute("SET application_name = 'stress resolver'")
+                        while not self.done.wait(self.rng.random() * 0.3):
+                            self.resolve(conn)
+                except psycopg.Error as error:
+                    if not self.world.is_crash(error):
+                        raise
         except Exception as error:
             self.world.fail(f"resolver: {error!r}")
 
     def resolve(self, conn: psycopg.Connection[Any]) -> None:
-        """Commit or roll back all of them."""
-        with self.world.lock:
-            gids, self.world.prepared = self.world.prepared, []
-        for gid in gids:
+        """Commit or roll back all there are, also those whose writer lost its answer."""
+        rows = conn.execute(
+            "SELECT x.gid FROM pg_prepared_xacts x WHERE x.database = current_database()"
+            " ORDER BY x.prepared"
+        ).fetchall()
+        for (gid,) in rows:
             verb = "COMMIT" if self.rng.random() < 0.7 else "ROLLBACK"
             conn.execute(sql.SQL("{} PREPARED {}").format(sql.SQL(verb), gid))
 
@@ -596,13 +621,22 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         try:
-            with psycopg.connect(self.world.url, autocommit=True, prepare_threshold=None) as conn:
-                conn.execute("SET application_name = 'stress reader'")
-                conn.execute("SET lock_timeout = '1s'")
-                while not self.world.stop.wait(self.rng.random() * 0.2):
-                    self._read(conn)
+            while not self.world.stop.is_set():
+                try:
+                    self._session()
+                except psycopg.Error as error:
+                    if not self.world.is_crash(error):
+                        raise
+                    time.sleep(0.05)
         except Exception as error:
             self.world.fail(f"reader: {error!r}")
+
+    def _session(self) -> None:
+        with psycopg.connect(self.world.url, autocommit=True, prepare_threshold=None) as conn:
+            conn.execute("SET application_name = 'stress reader'")
+            conn.execute("SET lock_timeout = '1s'")
+            while not self.world.stop.wait(self.rng.random() * 0.2):
+                self._read(conn)
 
     def _read(self, conn: psycopg.Connection[Any]) -> None:
         tables = conn.execute("SELECT DISTINCT m.wide_table::text FROM pymig.channel_map m")

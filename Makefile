@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # Given on the command line or in the environment; the recipes read them as shell variables, so that
 # a name with blanks or quotes arrives as it is.
-export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY REPAIR DATABASE_URL MINUTES SEED
+export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY REPAIR DATABASE_URL MINUTES SEED SEEDS COUNT HOLD
 source = $(if $(SOURCE),--source "$$SOURCE")
 ship = --ship "$${SHIP:-all}" $(source)
 say_which = $(if $(SHIP),,$(error Say which: make $@ SHIP=X, a comma list, or SHIP=all))
@@ -34,7 +34,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
 PYTEST = $(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 .PHONY: help setup install uninstall plan migrate verify status worker rollback demo stop clean \
-    test lint format bench soak docs
+    test lint format bench bench-sync soak stress faults docs
 
 help: ## This list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
@@ -113,8 +113,20 @@ format: $(SETUP) ## Format the Python code
 bench: $(SETUP_BENCH) ## Measure; ratios against the read floor and other tools
 	@$(PY) -m bench $(ARGS)
 
-soak: $(SETUP) ## The oracle stress for MINUTES= from SEED=
-	@$(PY) -m tests.soak $(if $(MINUTES),--minutes "$$MINUTES") $(if $(SEED),--seed "$$SEED")
+bench-sync: $(SETUP) ## What sync costs ingest, and its lag; on quiet cores (ARGS= for both)
+	@$(PY) -m bench sync $(ARGS)
+	@$(PY) -m bench lag $(ARGS)
+
+soak: $(SETUP) ## Everything at once for MINUTES= from SEED=; HOLD= seconds: arming behind long sessions
+	@$(PY) -m tests.soak $(if $(MINUTES),--minutes "$$MINUTES") $(if $(SEED),--seed "$$SEED") \
+	    $(if $(HOLD),--hold "$$HOLD")
+
+stress: $(SETUP) ## The oracle stress for SEEDS=1-100, some at once
+	@$(PY) -m tests.seeds $(if $(SEEDS),--seeds "$$SEEDS") $(ARGS)
+
+faults: $(SETUP) ## COUNT=100 random faults while migrating, from SEED=; HOLD= seconds each
+	@$(PY) -m tests.faults $(if $(COUNT),--count "$$COUNT") $(if $(SEED),--seed "$$SEED") \
+	    $(if $(HOLD),--hold "$$HOLD")
 
 docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI
 	@$(PY) -m docs

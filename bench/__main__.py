@@ -1,4 +1,4 @@
-"""`python -m bench [backfill|sync] [--quick]`: see bench/README.md."""
+"""`python -m bench [backfill|sync|lag] [--quick]`: see bench/README.md."""
 
 import argparse
 import os
@@ -7,49 +7,61 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import backfill, report, sync
+from bench import lag, report, sync
 from bench.server import connect, database, load
 
 
 def main() -> int:
     """Run a suite; 1 where outputs differ."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("suite", nargs="?", default="backfill", choices=["backfill", "sync"])
+    parser.add_argument("suite", nargs="?", default="backfill", choices=["backfill", "sync", "lag"])
     parser.add_argument("--quick", action="store_true", help="a small table, for a look")
     parser.add_argument("--types", choices=["native", "text"], action="append")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, help="default 3; of sync 10")
+    parser.add_argument("--seconds", type=int, help="of lag: how long each of its phases lasts")
+    parser.add_argument("--rate", type=int, default=10_000, help="of lag: rows a second")
     parser.add_argument("--channels", type=int)
     parser.add_argument("--times", type=int)
-    parser.add_argument("--ships", type=int, default=4)
+    parser.add_argument("--ships", type=int, help="default 4; of lag 5, the last one back-filled")
     parser.add_argument("--pg", type=Path, help="folder of PostgreSQL's binaries")
     args = parser.parse_args()
     channels = args.channels or (100 if args.quick else 1000)
-    times = args.times or (100 if args.suite == "sync" else 500 if args.quick else 1000)
+    default_times = {"backfill": 500 if args.quick else 1000, "sync": 100, "lag": 200}
+    times = args.times or default_times[args.suite]
+    repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
+    ships = args.ships or (5 if args.suite == "lag" else 4)
+    types = args.types or ["native", "text"]
     with database(args.pg) as url:
-        say(f"Loading {args.ships} ships x {channels} channels x {times} times …")
-        load(url, args.ships, channels, times)
+        say(f"Loading {ships} ships x {channels} channels x {times} times …")
+        load(url, ships, channels, times)
         with connect(url) as connection:
             version = connection.info.server_version // 10000
         data: dict[str, Any] = {
             "suite": args.suite,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "postgresql": version,
-            "ships": args.ships,
+            "ships": ships,
             "channels": channels,
             "times": times,
             "cpus": os.cpu_count(),
             "load_before": os.getloadavg()[0],
             "figures": {},
         }
+        wrong = False
         if args.suite == "sync":
-            wrong = False
-            for name, seconds in sync.run(url, args.repeats, say).items():
-                data["figures"][name] = report.ratios(seconds, sync.NONE)
+            found = sync.run(url, ships, channels, types[0], repeats, say)
+            for name, taken in found.items():
+                data["figures"][name] = report.ratios(taken, sync.NONE)
             markdown = report.sync_table(data)
+        elif args.suite == "lag":
+            seconds = args.seconds or (10 if args.quick else 30)
+            data["rate"], data["seconds"] = args.rate, seconds
+            data["figures"] = lag.run(url, channels, types[0], args.rate, seconds, repeats, say)
+            markdown = report.lag_table(data)
         else:
-            wrong = measure_backfill(url, data, args.types or ["native", "text"], args.repeats)
+            wrong = measure_backfill(url, data, types, repeats)
             markdown = report.backfill_table(data)
-    size = f"{args.ships} ships × {channels} channels × {times} times"  # noqa: RUF001
+    size = f"{ships} ships × {channels} channels × {times} times"  # noqa: RUF001
     title = f"PostgreSQL {version}, {size}, {os.cpu_count()} cores\n\n"
     quick = "-quick" if args.quick else ""
     path = report.save(f"{args.suite}-{version}{quick}", data, f"{title}{markdown}\n")
@@ -60,6 +72,8 @@ def main() -> int:
 
 def measure_backfill(url: str, data: dict[str, Any], kinds: list[str], repeats: int) -> bool:
     """Floors, pymig, other tools; whether any output differs."""
+    from bench import backfill  # the other tools are needed for nothing else
+
     for types in kinds:
         done = backfill.run(url, types, repeats, say)
         data["figures"][types] = {

@@ -5,6 +5,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from bench import lag, sync
+
+LAG = ("lag_p50", "lag_p99", "lag_max")
+LATENCY = ("ingest_p50", "ingest_p99", "ingest_max")
+
 RESULTS = Path(__file__).parent / "results"
 
 Figure = dict[str, float]
@@ -97,18 +102,61 @@ def targets(data: dict[str, Any]) -> list[str]:
 
 
 def sync_table(data: dict[str, Any]) -> str:
-    """Ingest loads as rows, triggers as columns."""
-    loads = data["figures"]
-    names = list(next(iter(loads.values())))
+    """Ingest loads as rows, triggers as columns; then the goals."""
+    loads: dict[str, dict[str, Figure]] = data["figures"]
+    names = list(dict.fromkeys(name for found in loads.values() for name in found))
+    names.sort(key=sync.VARIANTS.index)
     lines = ["| | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
     for load, figures in loads.items():
         cells = [
-            f"{f['ratio']:.2f} ({f['least']:.2f}–{f['greatest']:.2f})"  # noqa: RUF001
-            if name != "no trigger"
-            else f"1 ({1000 * f['seconds']:.0f} ms)"
-            for name, f in figures.items()
+            f"1 ({_time(figures[name]['seconds'])})"
+            if name == sync.NONE
+            else _spread(figures[name])
+            for name in names
         ]
         lines.append(f"| {load} | {' | '.join(cells)} |")
+    lines.append("")
+    for (load, figures), goal in zip(loads.items(), sync.GOALS, strict=True):
+        for name in (sync.QUEUE, sync.BESIDE):
+            ratio = figures[name]["ratio"]
+            lines.append(f"- {load}, {name}: goal ≤ {goal:.2f}: {ratio:.2f}, {_met(ratio <= goal)}")
+    return "\n".join(lines)
+
+
+def _spread(figure: Figure) -> str:
+    return f"{figure['ratio']:.2f} ({figure['least']:.2f}–{figure['greatest']:.2f})"  # noqa: RUF001
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds > 1e-3 else f"{seconds * 1e6:.0f} µs"
+
+
+def lag_table(data: dict[str, Any]) -> str:
+    """Phases as rows: the lag of sync, the latency of ingest, the waits for a lock."""
+    phases: dict[str, dict[str, float]] = data["figures"]
+    lines = [
+        f"{data['rate']:,} rows a second were asked for, in {data['seconds']} s a phase and "
+        "repetition; milliseconds.",
+        "",
+        "| | rows/s | lag p50 | p99 | max | ingest p50 | p99 | max | longest wait for a lock |",
+        "|---|" + "--:|" * 8,
+    ]
+    for name, f in phases.items():
+        seen = [f"{1000 * f[key]:.0f}" if f["probes"] else "–" for key in LAG]  # noqa: RUF001
+        took = [f"{1000 * f[key]:.1f}" for key in LATENCY]
+        wait = f"{1000 * f['lock_wait']:.0f}"
+        lines.append(f"| {name} | {f['rows']:,.0f} | {' | '.join([*seen, *took, wait])} |")
+    control, worst = phases[lag.CONTROL], phases[lag.WORST]
+    ratio = worst["ingest_p99"] / control["ingest_p99"]
+    lines += [
+        "",
+        f"- lag p99, {lag.WORST}: goal < 500 ms: {1000 * worst['lag_p99']:.0f} ms, "
+        f"{_met(worst['lag_p99'] < 0.5)}",
+        f"- ingest p99, {lag.WORST} ÷ {lag.CONTROL}: goal ≤ 1.5: {ratio:.2f}, {_met(ratio <= 1.5)}",
+        f"- longest wait of ingest for a lock of pymig's: goal 0: "
+        f"{1000 * max(f['lock_wait'] for f in phases.values()):.0f} ms, "
+        f"{_met(not any(f['lock_wait'] for f in phases.values()))}",
+    ]
     return "\n".join(lines)
 
 

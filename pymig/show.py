@@ -30,12 +30,13 @@ _STATUS_COLUMNS: Final = (
     "rows/s",
     "left",
     "lag",
+    "p99",
     "pending",
     "quarantined",
     "table",
 )
 #: What goes where there is no room for all, in this order.
-_LEAVE_OUT: Final = ("table", "left", "rows/s", "rows", "quarantined", "lag")
+_LEAVE_OUT: Final = ("p99", "table", "left", "rows/s", "rows", "quarantined", "lag")
 _LONG_ITEMS: Final = ("column name", "blocker")
 _SOURCE_ITEMS: Final = {
     "entity_column": "entity",
@@ -154,6 +155,7 @@ def _status_cells(row: Row) -> dict[str, Text]:
         "rows/s": _number(row["rows_per_second"]),
         "left": _duration(row["eta"]),
         "lag": _duration(row["sync_lag"]),
+        "p99": _duration(row["sync_lag_p99"]),
         "pending": _number(row["pending"]),
         "quarantined": _number(row["quarantined"]),
         "table": (row["wide_table"] or "").rpartition(".")[2],

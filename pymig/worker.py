@@ -1,14 +1,22 @@
-"""The sync worker: calls `pymig.sync_pending()` again and again. The work is the database's."""
+"""The sync worker: calls `pymig.sync_pending()` again and again. The work is the database's.
+
+The history of adopted ships is moved on a second connection: a chunk takes a second, and live keys
+don't wait for it.
+"""
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Final
 
 from pymig import db
+from pymig.errors import PymigError
 
 #: Pause between two passes where the first one found the database unwilling, in seconds.
 _PAUSE_AFTER_ERROR: Final = 1.0
+#: How often adopted ships are looked for, in seconds.
+_ADOPT_SECONDS: Final = 1.0
 
 
 def keep_in_sync(
@@ -25,10 +33,33 @@ def keep_in_sync(
     when the server stays away, or pymig is not installed.
     """
     worker = name or db.worker_name()
-    with db.Session(conninfo, "worker", stop) as session:
-        while not stop.is_set():
-            session.call("sync_pending", p_source=source, p_worker=worker)
-            stop.wait(poll_seconds)
+    ended = threading.Event()
+    with (
+        db.Session(conninfo, "worker", stop) as session,
+        db.Session(conninfo, "adopter", ended) as adopting,
+    ):
+        adopter = threading.Thread(
+            target=_migrate_adopted, args=(adopting, source), name="pymig adopter", daemon=True
+        )
+        adopter.start()
+        try:
+            while not stop.is_set():
+                session.call("sync_pending", p_source=source, p_worker=worker, p_adopt=False)
+                stop.wait(poll_seconds)
+        finally:
+            ended.set()
+            while adopter.is_alive():  # a chunk that is cut off is moved again
+                adopting.cancel()
+                adopter.join(_ADOPT_SECONDS)
+
+
+def _migrate_adopted(session: db.Session, source: str | None) -> None:
+    """Move the history of adopted ships until the session's stop is set."""
+    while not session.stop.is_set():
+        # What is wrong with a ship is in pymig.status, what with the connection the worker says.
+        with suppress(PymigError):
+            session.call("migrate_adopted", p_source=source)
+        session.stop.wait(_ADOPT_SECONDS)
 
 
 class BackgroundWorker(threading.Thread):

@@ -197,7 +197,7 @@ COMMENT ON COLUMN pymig.quarantine.entity IS 'Its entity.';
 COMMENT ON COLUMN pymig.quarantine.channel IS 'Its channel.';
 COMMENT ON COLUMN pymig.quarantine.time IS 'Its time in the wide table (ISO, UTC).';
 COMMENT ON COLUMN pymig.quarantine.bucket IS 'Its bucket.';
-COMMENT ON COLUMN pymig.quarantine.reason IS 'unknown_format, other_column, several_values, type_mismatch, no_time or no_channel.';
+COMMENT ON COLUMN pymig.quarantine.reason IS 'unknown_format, other_column, several_values, type_mismatch, no_time, no_channel, or recompute_failed: a key that is tried again and again.';
 COMMENT ON COLUMN pymig.quarantine.detail IS 'The reason as a sentence.';
 COMMENT ON COLUMN pymig.quarantine.narrow_row IS 'The whole narrow row.';
 COMMENT ON COLUMN pymig.quarantine.quarantined_at IS 'When it was found.';
@@ -245,6 +245,22 @@ COMMENT ON COLUMN pymig.worker.worker IS 'Name the worker gave itself; the appli
 COMMENT ON COLUMN pymig.worker.backend IS 'Its backend process.';
 COMMENT ON COLUMN pymig.worker.started_at IS 'First heartbeat.';
 COMMENT ON COLUMN pymig.worker.seen_at IS 'Last heartbeat.';
+
+CREATE TABLE pymig.lag (
+    source text NOT NULL,
+    entity text NOT NULL,
+    slot smallint NOT NULL,
+    minute timestamptz NOT NULL,
+    keys bigint[] NOT NULL,
+    PRIMARY KEY (source, entity, slot),
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+) WITH (fillfactor = 50);
+COMMENT ON TABLE pymig.lag IS 'How old the keys were when their wide rows were written: a histogram of each of the last minutes. People read it as sync_lag_p50 and sync_lag_p99 of status.';
+COMMENT ON COLUMN pymig.lag.source IS 'Its source.';
+COMMENT ON COLUMN pymig.lag.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.lag.slot IS 'Minute modulo 6: rows are used again, never added.';
+COMMENT ON COLUMN pymig.lag.minute IS 'The minute it counts.';
+COMMENT ON COLUMN pymig.lag.keys IS 'Keys by lag: element i counts those under 2^(i/2) milliseconds, the last one also all beyond.';
 
 CREATE TABLE pymig.event (
     event bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -43,10 +43,10 @@ def _claim_skips_locked(s: Stage) -> None:
     s.patch(
         "_recompute_todo",
         (
-            "RETURNING d.times, d.attempts)",
+            "RETURNING d.times, d.attempts, d.recorded_at)",
             f"AND d.ctid IN (SELECT t.ctid FROM pymig.{SOURCE}_todo AS t"
             " WHERE t.entity = $1 AND t.bucket = $2 FOR UPDATE SKIP LOCKED)"
-            " RETURNING d.times, d.attempts)",
+            " RETURNING d.times, d.attempts, d.recorded_at)",
         ),
     )
 
@@ -80,8 +80,8 @@ def read_before_claim(s: Stage) -> None:
     """The worker reads, then claims all keys there are."""
     s.patch(
         "_recompute_todo",
-        ("(DELETE FROM pymig.%I AS d", "(SELECT d.times, d.attempts FROM pymig.%I AS d"),
-        ("RETURNING d.times, d.attempts)", ")"),
+        ("(DELETE FROM pymig.%I AS d", "(SELECT d.times, d.attempts, d.recorded_at FROM pymig.%I AS d"),
+        ("RETURNING d.times, d.attempts, d.recorded_at)", ")"),
         (
             "    UPDATE pymig.entity AS e SET last_error = NULL",
             "    EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1 AND d.bucket = $2',"
@@ -278,7 +278,7 @@ def first_keys_only(s: Stage) -> None:
     s.patch(
         "_due_todo",
         (" AND e.wide_table IS NOT NULL", ""),
-        ("        ) AS t'", "        ORDER BY d.entity LIMIT 50) AS t'"),
+        ("FROM due AS u", "FROM (SELECT * FROM due AS d ORDER BY d.entity LIMIT 50) AS u"),
     )
 
 

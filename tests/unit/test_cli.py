@@ -22,6 +22,7 @@ ROW = {
     "rows_per_second": 140_319,
     "eta": timedelta(seconds=4000),
     "sync_lag": timedelta(seconds=0.2),
+    "sync_lag_p99": timedelta(seconds=0.4),
     "pending": 12_345,
     "quarantined": 7,
     "wide_table": "tenant.tbl_data_timeseries_imo9000001",

@@ -1,4 +1,4 @@
-WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.column_type, n.channel::text AS channel, n.time, n.as_text
+WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text), gathered_text AS MATERIALIZED (
                  SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) AS cells,

@@ -1,4 +1,4 @@
-WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.column_type, n.channel::text AS channel, n.time, n.as_text
+WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) , gathered_text AS MATERIALIZED (
                  SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) AS cells,
@@ -33,7 +33,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.column_type, n.channel::text 
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (
              SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
                  WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
-             FROM (SELECT c.ord, c.part, c.column_type, n.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
+             FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) AS x) AS f
          WHERE f.reason IS NOT NULL) AS f),

@@ -1,4 +1,4 @@
-WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.column_type
+WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
          FROM pymig._channel_values('plain', 'SHIP1') AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) , raw_float8 AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells
@@ -72,8 +72,8 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (
              SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
                  WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
-             FROM (SELECT c.ord, c.part, c.column_type, c.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
-             FROM (WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.column_type
+             FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, c.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
+             FROM (WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
          FROM pymig._channel_values('plain', 'SHIP1') AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
                  SELECT  n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone ) AS n) AS x) AS f

@@ -1421,7 +1421,7 @@ AS $$
     ),
     found AS (
         SELECT p.part, a.attname::text COLLATE "C" AS name, a.atttypid
-        FROM part AS p JOIN pg_attribute AS a ON a.attrelid = p.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        FROM part AS p JOIN pg_attribute AS a ON a.attrelid = p.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE a.attname <> p_source.time_column
     ),
     expected AS (
@@ -4125,6 +4125,28 @@ $$;
 COMMENT ON PROCEDURE pymig.roll_back(text, text, interval) IS
     'Undoes the migration of an entity from any state: its wide tables, chunks, keys and results are gone, the narrow table was never changed. With the last entity the triggers go, too. Waits for readers of the wide table in attempts of 200 ms. Run again it does nothing. PM005, PM015. Example: CALL pymig.roll_back(''SHIP1'')';
 
+-- sql/core/procedures/run_worker.sql
+CREATE OR REPLACE PROCEDURE pymig.run_worker(
+    p_seconds double precision DEFAULT 60, p_source text DEFAULT NULL, p_worker text DEFAULT NULL,
+    p_poll interval DEFAULT '100 ms', p_adopt boolean DEFAULT true)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_until timestamptz := clock_timestamp() + p_seconds * interval '1 second';
+BEGIN
+    LOOP
+        CALL pymig.sync_pending(p_source, p_worker, p_adopt);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN clock_timestamp() + p_poll >= v_until;
+        PERFORM pg_sleep(extract(epoch FROM p_poll));
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig.run_worker(double precision, text, text, interval, boolean) IS
+    'sync_pending again and again, with a pause of p_poll between two passes, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
+
 -- sql/core/procedures/set_new_entities.sql
 CREATE OR REPLACE PROCEDURE pymig.set_new_entities(p_policy text, p_source text DEFAULT NULL)
 LANGUAGE plpgsql
@@ -4228,7 +4250,7 @@ BEGIN
             SELECT d.entities, d.buckets, d.oldest INTO v_entities, v_buckets, v_oldest FROM pymig._due_todo(v_source) AS d;
             v_until := clock_timestamp() + greatest(c_slice, 4 * (clock_timestamp() - v_looked));
             FOR v_i IN 1 .. coalesce(cardinality(v_buckets), 0) LOOP
-                IF clock_timestamp() > v_until THEN
+                IF v_i > 1 AND clock_timestamp() > v_until THEN
                     -- Whoever called waits for the keys that were there when the pass began, not for all that ever come.
                     v_goes_on := v_goes_on OR v_oldest <= v_started OR clock_timestamp() < v_started + c_pass;
                     EXIT;

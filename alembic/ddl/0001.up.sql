@@ -68,6 +68,7 @@ CREATE TABLE pymig.entity (
     last_bucket bigint,
     next_bucket bigint,
     estimated_rows bigint,
+    moved_rows bigint,
     last_error text,
     started_at timestamptz,
     backfilled_at timestamptz,
@@ -87,6 +88,7 @@ COMMENT ON COLUMN pymig.entity.first_bucket IS 'First bucket of the backfill.';
 COMMENT ON COLUMN pymig.entity.last_bucket IS 'Frozen upper bound of the backfill, read after arming.';
 COMMENT ON COLUMN pymig.entity.next_bucket IS 'First bucket that is not yet dealt to a chunk.';
 COMMENT ON COLUMN pymig.entity.estimated_rows IS 'Narrow rows by the planner''s estimate when it was planned.';
+COMMENT ON COLUMN pymig.entity.moved_rows IS 'Narrow rows its chunks moved, summed once all are done.';
 COMMENT ON COLUMN pymig.entity.last_error IS 'Last error of a chunk or a recompute; NULL once the work went through.';
 COMMENT ON COLUMN pymig.entity.started_at IS 'When it began to sync.';
 COMMENT ON COLUMN pymig.entity.backfilled_at IS 'When its last chunk was done.';

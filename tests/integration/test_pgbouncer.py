@@ -125,10 +125,7 @@ class Ingest(threading.Thread):
 def test_all_of_it_with_many_clients(db: Database, bouncer: int) -> None:
     """Migrate, 20 workers and ingest at once on 3 server connections; verify; roll back."""
     s = Stage(db)
-    for ship in SHIPS:
-        for hour in range(24):
-            for channel in "ab":
-                s.insert(ship, channel, f"2024-03-02 {hour:02d}:00:00", hour)
+    _history(s)
     url = f"postgresql://{SUPERUSER}@127.0.0.1:{bouncer}/{db.name}"
     stop = threading.Event()
     failed: list[Exception] = []
@@ -190,7 +187,7 @@ def test_a_client_with_prepared_statements_fails_here(db: Database, bouncer: int
 
 
 def test_a_cancel_reaches_the_right_backend(db: Database, bouncer: int) -> None:
-    """Ctrl-C is a cancel request, which PgBouncer passes on: a migration that waits ends at once."""
+    """Ctrl-C is a cancel request, which PgBouncer passes on: who waits ends at once."""
     s = Stage(db)
     s.insert("x", "a", "2024-03-02 10:00:00", 1)
     url = f"postgresql://{SUPERUSER}@127.0.0.1:{bouncer}/{db.name}"
@@ -218,6 +215,13 @@ def test_a_cancel_reaches_the_right_backend(db: Database, bouncer: int) -> None:
     assert [type(error).__name__ for error in ended] == ["InterruptedByUser"]
     holder.run("ROLLBACK")
     assert migrate_ships(url, "x").failed == []
+
+
+def _history(s: Stage) -> None:
+    for ship in SHIPS:
+        for hour in range(24):
+            for channel in "ab":
+                s.insert(ship, channel, f"2024-03-02 {hour:02d}:00:00", hour)
 
 
 def _backends(s: Stage) -> int:

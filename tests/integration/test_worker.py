@@ -80,7 +80,12 @@ def test_keys_keep_every_value(db: Database, column_types: str) -> None:
             f" FROM unnest(%s::{kind}[]) WITH ORDINALITY AS u (v, i)",
             [[*some[column], None]],
         )
-    for at in ("infinity", "-infinity", "4713-01-01 00:00:00+00 BC", "294276-12-31 23:59:59.999999+00"):
+    for at in (
+        "infinity",
+        "-infinity",
+        "4713-01-01 00:00:00+00 BC",
+        "294276-12-31 23:59:59.999999+00",
+    ):
         conn.execute("INSERT INTO n (ship, ch, ts, fmt, i) VALUES ('x', 'i\"\\', %s::text::timestamptz, 'i', 7)", [at])  # fmt: skip
     assert conn.execute("SELECT pymig._is_as_created(s, 'x') FROM pymig.source AS s").fetchone() == (True,)  # fmt: skip
     conn.execute("CALL pymig.sync_pending()")
@@ -313,7 +318,7 @@ def test_lag_percentiles(db: Database) -> None:
 def test_counting_pending_is_bounded(db: Database, broken: bool) -> None:
     """With very many keys status says NULL rather than 0 for who was not reached."""
     s = migrated(db, "x", "y")
-    s.patch("_pending_by_entity", ("c_rows constant int := 20000", "c_rows constant int := 10"))
+    s.patch("_pending_by_entity", ("c_rows constant int := 5000", "c_rows constant int := 10"))
     if broken:
         s.patch("_pending_by_entity", ("CASE WHEN t.is_all THEN 0 END", "0"))
     s.insert("x", "a", B, 1)
@@ -395,5 +400,3 @@ def test_worker_through_a_lost_connection(db: Database) -> None:
     assert not worker.is_alive()
     assert s.main.value("SELECT count(*) FROM pymig.worker WHERE worker LIKE '%%:%%'") == 1
     assert s.damage("x") == []
-
-

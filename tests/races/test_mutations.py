@@ -80,7 +80,10 @@ def read_before_claim(s: Stage) -> None:
     """The worker reads, then claims all keys there are."""
     s.patch(
         "_recompute_todo",
-        ("(DELETE FROM pymig.%I AS d", "(SELECT d.times, d.attempts, d.recorded_at FROM pymig.%I AS d"),
+        (
+            "(DELETE FROM pymig.%I AS d",
+            "(SELECT d.times, d.attempts, d.recorded_at FROM pymig.%I AS d",
+        ),
         ("RETURNING d.times, d.attempts, d.recorded_at)", ")"),
         (
             "    UPDATE pymig.entity AS e SET last_error = NULL",

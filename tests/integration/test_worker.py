@@ -165,21 +165,26 @@ def test_backlog_ends_under_live_keys_without_end(db: Database, broken: bool) ->
         s.insert("x", "a", f"2024-03-{day} 10:00:00", 1)
     s.main.run("SELECT pymig._collect_pending(s) FROM pymig.source AS s")
     oldest = s.bucket("2024-02-01 00:00:00")
-    buckets = s.main.value("SELECT d.buckets FROM pymig.source AS s, pymig._due_todo(s) AS d")
+    buckets = s.main.value("SELECT d.buckets FROM pymig.source AS s, pymig._due_todo(s, 0) AS d")
     assert buckets[0] == s.bucket("2024-03-24 10:00:00")
     assert (buckets.index(oldest) < 5) is not broken
 
 
-def test_sessions_begin_with_different_ships(db: Database) -> None:
-    """Several workers share the due list: not all of them try the same head."""
+def test_ships_stand_in_a_ring(db: Database) -> None:
+    """A list that was left early goes on behind the ship that was done last, which is the last then."""
     s = migrated(db, *"abcdefgh")
     for ship in "abcdefgh":
         s.insert(ship, "a", B, 1)
     s.main.run("SELECT pymig._collect_pending(s) FROM pymig.source AS s")
-    first = "SELECT (d.entities)[1], cardinality(d.entities) FROM pymig.source AS s, pymig._due_todo(s) AS d"
-    heads = [s.session(f"worker {n}").run(first)[0] for n in range(12)]
-    assert {count for _, count in heads} == {8}
-    assert len({ship for ship, _ in heads}) > 2
+    order = (
+        "SELECT d.entities FROM pymig.source AS s, pymig._due_todo(s, pymig._ring_place(%s)) AS d"
+    )
+    # Every fifth is the one that has waited longest, the same for all.
+    s.patch("_due_todo", ("4 * row_number() OVER", "1000 + row_number() OVER"))
+    ring = s.main.value(order, "a")
+    assert sorted(ring) == list("abcdefgh")
+    for place, ship in enumerate(ring):
+        assert s.main.value(order, ship) == [*ring[place + 1 :], *ring[: place + 1]]
 
 
 @pytest.mark.parametrize("broken", [False, True])

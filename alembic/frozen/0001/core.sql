@@ -996,15 +996,15 @@ COMMENT ON FUNCTION pymig._drop_wide_tables(pymig.source, text) IS
 
 -- sql/core/functions/_due_todo.sql
 CREATE OR REPLACE FUNCTION pymig._due_todo(
-    p_source pymig.source, OUT entities text[], OUT buckets bigint[], OUT oldest timestamptz)
+    p_source pymig.source, p_after bigint, OUT entities text[], OUT buckets bigint[], OUT oldest timestamptz)
 RETURNS record
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Round robin over the entities, newest bucket first: nobody's backlog delays another's live rows. Every fifth is the one
-    -- that has waited longest, so that a backlog ends also under live rows without end. Sessions take a turn's entities in
-    -- different orders, not one behind the other.
+    -- that has waited longest, so that a backlog ends also under live rows without end. The entities of a turn stand in a
+    -- ring, which is entered behind the one that was done last: a list that is left early still serves everybody.
     EXECUTE format(
         'WITH due AS (
              SELECT d.entity, d.bucket, min(d.recorded_at) AS recorded_at, row_number() OVER (PARTITION BY d.entity ORDER BY d.bucket DESC) AS turn
@@ -1015,17 +1015,18 @@ BEGIN
          ),
          ranked AS (
              SELECT u.entity, u.bucket, u.recorded_at, least(
-                 row_number() OVER (ORDER BY u.turn, hashtextextended(u.entity, pg_backend_pid())),
+                 row_number() OVER (ORDER BY u.turn, pymig._ring_place(u.entity) <= $1, pymig._ring_place(u.entity), u.entity),
                  4 * row_number() OVER (ORDER BY u.recorded_at, u.entity, u.bucket)) AS place
              FROM due AS u
          )
          SELECT array_agg(r.entity ORDER BY r.place, r.entity, r.bucket), array_agg(r.bucket ORDER BY r.place, r.entity, r.bucket), min(r.recorded_at)
          FROM ranked AS r', p_source.source || '_todo', p_source.source)
-    INTO entities, buckets, oldest;
+    INTO entities, buckets, oldest
+    USING p_after;
 END
 $$;
-COMMENT ON FUNCTION pymig._due_todo(pymig.source) IS
-    'The (entity, bucket) pairs that are due for a recompute, in the order to do them, and since when the oldest waits. Parked keys of entities without wide tables are not among them.';
+COMMENT ON FUNCTION pymig._due_todo(pymig.source, bigint) IS
+    'p_after: _ring_place of the entity that was done last. The (entity, bucket) pairs that are due for a recompute, in the order to do them, and since when the oldest waits. Parked keys of entities without wide tables are not among them.';
 
 -- sql/core/functions/_entity.sql
 CREATE OR REPLACE FUNCTION pymig._entity(p_source text, p_entity text)
@@ -2284,6 +2285,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._retry_failed_chunks(text, text) IS 'Gives the failed chunks of an entity another round of attempts.';
+
+-- sql/core/functions/_ring_place.sql
+CREATE OR REPLACE FUNCTION pymig._ring_place(p_entity text)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE
+AS $$
+    SELECT hashtextextended(p_entity, 0)
+$$;
+COMMENT ON FUNCTION pymig._ring_place(text) IS 'Place of an entity in the ring in which workers serve them.';
 
 -- sql/core/functions/_source.sql
 CREATE OR REPLACE FUNCTION pymig._source(p_source text)
@@ -4228,6 +4239,8 @@ DECLARE
     v_entities text[];
     v_buckets bigint[];
     v_oldest timestamptz;
+    -- Where in the ring of entities this pass is; several workers enter it at different places.
+    v_place bigint := pymig._ring_place(random()::text);
     v_goes_on boolean;
     v_steps int := 0;
     v_adopting boolean;
@@ -4248,7 +4261,7 @@ BEGIN
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
-            SELECT d.entities, d.buckets, d.oldest INTO v_entities, v_buckets, v_oldest FROM pymig._due_todo(v_source) AS d;
+            SELECT d.entities, d.buckets, d.oldest INTO v_entities, v_buckets, v_oldest FROM pymig._due_todo(v_source, v_place) AS d;
             v_until := clock_timestamp() + greatest(c_slice, 4 * (clock_timestamp() - v_looked));
             FOR v_i IN 1 .. coalesce(cardinality(v_buckets), 0) LOOP
                 IF v_i > 1 AND clock_timestamp() > v_until THEN
@@ -4265,6 +4278,7 @@ BEGIN
                     WHEN OTHERS THEN
                         PERFORM pymig._todo_failed(v_source, v_entities[v_i], v_buckets[v_i], SQLSTATE, SQLERRM);
                 END;
+                v_place := pymig._ring_place(v_entities[v_i]);
                     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;

@@ -84,6 +84,8 @@ REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM013": DifferenceError,  # differences
     "PM014": UsageError,  # the wide table's name is taken
     "PM015": NotDoneError,  # something depends on a wide table
+    "PM020": UsageError,  # sizes of the pending queue that don't fit each other
+    "PM021": UsageError,  # a tablespace the queue can't be in
     "PM090": UsageError,  # the demo meets rows that are not its own
 }
 

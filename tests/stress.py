@@ -58,6 +58,8 @@ class Config:
     new_entities: str | None = None
     bucket: str | None = None
     kill: bool | None = None
+    rotate_above: int | None = None
+    """Bytes above which the pending tables change turns; 0: as installed."""
     writers: int = 4
     truncate_every: float | None = None
     """Seconds between TRUNCATEs; None: one at most."""
@@ -74,6 +76,7 @@ class Config:
             "new_entities": rng.choice(["ask", "auto"]),
             "bucket": rng.choice(["1 hour", "10 minutes", "7 minutes"]),
             "kill": rng.random() < 0.6,
+            "rotate_above": rng.choice([0, 1, 1, 65536]),
         }
         return replace(self, **{k: v for k, v in drawn.items() if getattr(self, k) is None})
 
@@ -108,6 +111,11 @@ class Surface:
                 self.config.new_entities,
             ],
         )
+        if self.config.rotate_above:
+            self.conn.execute(
+                "CALL pymig.set_queue(p_source => %s, p_rotate_above => %s)",
+                [SOURCE, self.config.rotate_above],
+            )
 
     def start_sync(self, ship: str) -> None:
         """Arm the source and plan the ship."""

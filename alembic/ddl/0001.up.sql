@@ -21,13 +21,19 @@ CREATE TABLE pymig.source (
     wide_name text NOT NULL,
     column_types text NOT NULL DEFAULT 'text' CHECK (column_types IN ('text', 'native')),
     new_entities text NOT NULL DEFAULT 'ask' CHECK (new_entities IN ('ask', 'auto')),
+    rotate_above bigint NOT NULL DEFAULT 8388608 CHECK (rotate_above > 0),
+    queue_limit bigint DEFAULT 1073741824 CHECK (queue_limit > rotate_above),
+    queue_tablespace text,
+    lost_seen bigint NOT NULL DEFAULT 0,
+    lost_xid xid8,
+    lost_handled bigint NOT NULL DEFAULT 0,
     dictionary regclass,
     dictionary_key text,
     dictionary_name text,
     registered_at timestamptz NOT NULL DEFAULT now(),
     registered_by text NOT NULL DEFAULT session_user
 );
-COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source and set_new_entities.';
+COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities and set_queue; the lost_ columns by the worker.';
 COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
 COMMENT ON COLUMN pymig.source.narrow IS 'The narrow table. pymig never alters its columns or rows.';
 COMMENT ON COLUMN pymig.source.entity_column IS 'Column whose value says which wide table a row belongs to.';
@@ -48,6 +54,12 @@ COMMENT ON COLUMN pymig.source.wide_schema IS 'Schema of the wide tables.';
 COMMENT ON COLUMN pymig.source.wide_name IS 'Pattern of their names: {table} and {entity} (lower case) are filled in.';
 COMMENT ON COLUMN pymig.source.column_types IS 'text or native: the default for its entities.';
 COMMENT ON COLUMN pymig.source.new_entities IS 'What the worker does with an entity it has never seen: ask (an event) or auto (migrate it).';
+COMMENT ON COLUMN pymig.source.rotate_above IS 'Bytes above which the triggers fill the other pending table, and the drained one is truncated.';
+COMMENT ON COLUMN pymig.source.queue_limit IS 'Bytes of a pending table above which the triggers record no key but that keys were lost; NULL: no limit.';
+COMMENT ON COLUMN pymig.source.queue_tablespace IS 'Tablespace of the pending tables, whose errors the triggers then catch; NULL: that of the database.';
+COMMENT ON COLUMN pymig.source.lost_seen IS 'Value of the sequence <source>_lost when a worker last looked.';
+COMMENT ON COLUMN pymig.source.lost_xid IS 'Its transaction then: who lost keys by that value has an older one.';
+COMMENT ON COLUMN pymig.source.lost_handled IS 'Value of that sequence up to which all entities were sent to repair.';
 COMMENT ON COLUMN pymig.source.dictionary IS 'Table that gives channels readable names; NULL: the channel names itself.';
 COMMENT ON COLUMN pymig.source.dictionary_key IS 'Its column that equals the channel column.';
 COMMENT ON COLUMN pymig.source.dictionary_name IS 'Its column with the readable name.';
@@ -67,6 +79,7 @@ CREATE TABLE pymig.entity (
     first_bucket bigint,
     last_bucket bigint,
     next_bucket bigint,
+    repair_from bigint,
     estimated_rows bigint,
     moved_rows bigint,
     last_error text,
@@ -87,6 +100,7 @@ COMMENT ON COLUMN pymig.entity.wide_table IS 'Name of its wide table (of the vie
 COMMENT ON COLUMN pymig.entity.first_bucket IS 'First bucket of the backfill.';
 COMMENT ON COLUMN pymig.entity.last_bucket IS 'Frozen upper bound of the backfill, read after arming.';
 COMMENT ON COLUMN pymig.entity.next_bucket IS 'First bucket that is not yet dealt to a chunk.';
+COMMENT ON COLUMN pymig.entity.repair_from IS 'After keys were lost: first bucket that is not yet queued for its recompute; NULL: none is to be.';
 COMMENT ON COLUMN pymig.entity.estimated_rows IS 'Narrow rows by the planner''s estimate when it was planned.';
 COMMENT ON COLUMN pymig.entity.moved_rows IS 'Narrow rows its chunks moved, summed once all are done.';
 COMMENT ON COLUMN pymig.entity.last_error IS 'Last error of a chunk or a recompute; NULL once the work went through.';

@@ -264,7 +264,7 @@ def test_two_repairs_and_a_new_channel(db: Database) -> None:
     s = migrated(db)
     s.main.run(f"UPDATE {WIDE}x SET a = 'bad'")
     s.insert("x", "new", A, 1)
-    s.main.run(f"DELETE FROM pymig.{SOURCE}_pending")
+    s.main.run(f"DELETE FROM pymig.{SOURCE}_pending_1")
     s.patch(
         "verify_bucket",
         (

@@ -45,7 +45,7 @@ def _claim_skips_locked(s: Stage) -> None:
         (
             "RETURNING d.times, d.attempts, d.recorded_at)",
             f"AND d.ctid IN (SELECT t.ctid FROM pymig.{SOURCE}_todo AS t"
-            " WHERE t.entity = $1 AND t.bucket = $2 FOR UPDATE SKIP LOCKED)"
+            " WHERE t.entity = $1 AND t.bucket = ANY ($2) FOR UPDATE SKIP LOCKED)"
             " RETURNING d.times, d.attempts, d.recorded_at)",
         ),
     )
@@ -54,24 +54,24 @@ def _claim_skips_locked(s: Stage) -> None:
 def no_mutual_exclusion(s: Stage) -> None:
     """Recomputers take no bucket lock."""
     s.patch("_lock_buckets", ("pg_advisory_xact_lock(", "abs("))
-    s.patch("_recompute_todo", ("OR NOT pg_try_advisory_xact_lock(", "OR 0 > abs("))
+    s.patch("_recompute_todo", ("NOT pg_try_advisory_xact_lock(", "0 > abs("))
     _claim_skips_locked(s)
 
 
 def lock_across_commit(s: Stage) -> None:
     """The worker's transaction lock is taken before a COMMIT, and gone after it."""
-    s.patch("_recompute_todo", ("OR NOT pg_try_advisory_xact_lock(", "OR 0 > abs("))
+    s.patch("_recompute_todo", ("NOT pg_try_advisory_xact_lock(", "0 > abs("))
     _claim_skips_locked(s)
     s.patch(
-        "sync_pending",
+        "_drain_run",
         (
-            "            BEGIN\n",
+            "    BEGIN\n        PERFORM",
             f"""
-            PERFORM pymig._lock_buckets(v_source.source, v_entities[v_i], v_buckets[v_i], v_buckets[v_i]);
-            COMMIT;
-            {RC}
-            BEGIN
-""",
+    PERFORM pymig._lock_buckets(p_source.source, p_entity, p_buckets[1], p_buckets[1]);
+    COMMIT;
+    {RC}
+    BEGIN
+        PERFORM""",
         ),
     )
 
@@ -87,8 +87,8 @@ def read_before_claim(s: Stage) -> None:
         ("RETURNING d.times, d.attempts, d.recorded_at)", ")"),
         (
             "    UPDATE pymig.entity AS e SET last_error = NULL",
-            "    EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1 AND d.bucket = $2',"
-            " p_source.source || '_todo') USING p_entity, p_bucket;\n"
+            "    EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1 AND d.bucket = ANY ($2)',"
+            " p_source.source || '_todo') USING p_entity, p_buckets;\n"
             "    UPDATE pymig.entity AS e SET last_error = NULL",
         ),
     )
@@ -96,11 +96,11 @@ def read_before_claim(s: Stage) -> None:
 
 def unique_pending(s: Stage) -> None:
     """A key that is pending is not recorded again."""
-    s.main.run(f"CREATE UNIQUE INDEX ON pymig.{SOURCE}_pending (entity, time)")
+    s.main.run(f"CREATE UNIQUE INDEX ON pymig.{SOURCE}_pending_1 (entity, time)")
     for event in ("insert", "update", "delete"):
         s.patch(
             f"{SOURCE}_record_{event}",
-            (";\n            RETURN NULL", " ON CONFLICT DO NOTHING;\n            RETURN NULL"),
+            (";\n            END IF", " ON CONFLICT DO NOTHING;\n            END IF"),
         )
 
 
@@ -150,10 +150,10 @@ def remembered_entities(s: Stage) -> None:
     v_list := ARRAY(SELECT e.entity FROM pymig.entity AS e WHERE e.state NOT IN ('known', 'rolled_back'));
     IF NOT pg_try_advisory_xact_lock""",
         ),
-        (IN_SYNC, "c.entity = ANY (%7$L)"),
+        (IN_SYNC, "c.entity = ANY (%8$L)"),
         (
-            "pymig._bucket_sql(p_source, 'c.time'))\n",
-            "pymig._bucket_sql(p_source, 'c.time'), v_list)\n",
+            "p_source.source || '_pending_1')\n",
+            "p_source.source || '_pending_1', v_list)\n",
         ),
     )
 
@@ -268,12 +268,12 @@ def entity_lock_waited_for(s: Stage) -> None:
             "PERFORM pg_advisory_xact_lock_shared(hashtextextended(format('pymig entity %L %L', p_source.source, p_entity), 0)); IF NOT pg_try_advisory_xact_lock_shared(",
         ),
     )
-    s.patch("sync_pending", ("'10s'", "'0'"))
+    s.patch("_drain_run", ("'10s'", "'0'"))
 
 
 def poison_ends_the_pass(s: Stage) -> None:
     """An error of one bucket is everybody's."""
-    s.patch("sync_pending", ("PERFORM pymig._todo_failed(", "RAISE; PERFORM pymig._todo_failed("))
+    s.patch("_drain_run", ("PERFORM pymig._todo_failed(", "RAISE; PERFORM pymig._todo_failed("))
 
 
 def first_keys_only(s: Stage) -> None:
@@ -281,7 +281,10 @@ def first_keys_only(s: Stage) -> None:
     s.patch(
         "_due_todo",
         (" AND e.wide_table IS NOT NULL", ""),
-        ("FROM due AS u", "FROM (SELECT * FROM due AS d ORDER BY d.entity LIMIT 50) AS u"),
+        (
+            "FROM due AS d JOIN",
+            "FROM (SELECT d.* FROM due AS d ORDER BY d.entity LIMIT 50) AS d JOIN",
+        ),
     )
 
 
@@ -378,19 +381,14 @@ def singly_without_end(s: Stage) -> None:
     s.patch("_recompute_singly", ("int := 60;", "int := 60000;"))
 
 
-def no_commit_in(routine: str) -> Callable[[Stage], None]:
+def no_commit_in(*routines: str) -> Callable[[Stage], None]:
     """A procedure that keeps one transaction."""
 
     def one_transaction(s: Stage) -> None:
-        s.patch(
-            routine,
-            (
-                f"COMMIT;\n    {RC}",
-                "",
-            ),
-        )
+        for routine in routines:
+            s.patch(routine, (f"COMMIT;\n    {RC}", ""))
 
-    one_transaction.__name__ = f"no_commit_in_{routine}"
+    one_transaction.__name__ = f"no_commit_in_{routines[0]}"
     return one_transaction
 
 
@@ -456,7 +454,7 @@ MUTATIONS = [
     Mutation(exception_block_in_trigger, scenarios.r19_subtransactions),
     Mutation(singly_without_end, scenarios.r19_subtransactions),
     Mutation(no_commit_in("backfill"), scenarios.r20_own_snapshot),
-    Mutation(no_commit_in("sync_pending"), scenarios.r20_own_snapshot),
+    Mutation(no_commit_in("sync_pending", "_drain_run"), scenarios.r20_own_snapshot),
     Mutation(no_commit_in("verify"), scenarios.r20_own_snapshot),
     Mutation(first_level_only, scenarios.r21_every_writer),
     Mutation(deletes_unrecorded, scenarios.r21_every_writer),

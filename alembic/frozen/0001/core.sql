@@ -498,6 +498,7 @@ LANGUAGE plpgsql
     SET IntervalStyle = 'postgres'
     SET TimeZone = 'UTC'
     SET bytea_output = 'hex'
+    SET work_mem = '128MB'
 AS $$
 DECLARE
     v_keys bigint;
@@ -510,8 +511,17 @@ BEGIN
     END IF;
     -- One statement: what it deletes it either keeps as work, or knows to be of nobody's interest in the same snapshot (R27).
     EXECUTE format($sql$
-        WITH collected AS (
-            DELETE FROM pymig.%1$I AS p RETURNING p.entity::text AS entity, p.time, p.kind, p.recorded_at
+        WITH from_1 AS (
+            DELETE FROM pymig.%7$I AS p RETURNING p.entity::text COLLATE "C" AS entity, p.time, pymig.tick_of(p.time) AS tick, p.kind COLLATE "C" AS kind, p.recorded_at
+        ),
+        from_2 AS (
+            DELETE FROM pymig.%1$I AS p RETURNING p.entity::text COLLATE "C" AS entity, p.time, pymig.tick_of(p.time) AS tick, p.kind COLLATE "C" AS kind, p.recorded_at
+        ),
+        -- A writer that was slow between choosing and inserting fills the table whose turn it no longer is: always both.
+        collected AS MATERIALIZED (
+            SELECT c.entity, c.kind, coalesce(pymig.bucket_of(c.tick, %6$s), (-9223372036854775807)) AS bucket, array_agg(c.time) AS times, min(c.recorded_at) AS recorded_at, count(*) AS keys
+            FROM (SELECT f.* FROM from_1 AS f UNION ALL SELECT f.* FROM from_2 AS f) AS c
+            GROUP BY 1, 2, 3
         ),
         adopted AS (
             INSERT INTO pymig.entity (source, entity, state, is_adopted, column_types)
@@ -531,17 +541,16 @@ BEGIN
         ),
         kept AS (
             INSERT INTO pymig.%2$I (entity, bucket, times, recorded_at)
-            SELECT c.entity, %6$s, array_agg(DISTINCT c.time), min(c.recorded_at)
+            SELECT c.entity, c.bucket, ARRAY(SELECT DISTINCT t.time FROM unnest(c.times) AS t (time)), c.recorded_at
             FROM collected AS c
             WHERE c.kind = 'key' AND (
                 EXISTS (SELECT FROM pymig.entity AS e
                         WHERE e.source = %3$L AND e.entity = c.entity AND e.state NOT IN ('known', 'rolled_back'))
                 OR EXISTS (SELECT FROM adopted AS a WHERE a.entity = c.entity AND a.is_adopted))
-            GROUP BY 1, 2
         )
-        SELECT count(*), coalesce(bool_or(c.kind = 'truncate'), false) FROM collected AS c
-        $sql$, p_source.source || '_pending', p_source.source || '_todo', p_source.source, p_source.new_entities,
-        p_source.column_types, pymig._bucket_sql(p_source, 'c.time'))
+        SELECT coalesce(sum(c.keys), 0), coalesce(bool_or(c.kind = 'truncate'), false) FROM collected AS c
+        $sql$, p_source.source || '_pending_2', p_source.source || '_todo', p_source.source, p_source.new_entities,
+        p_source.column_types, p_source.bucket_ticks, p_source.source || '_pending_1')
     INTO v_keys, v_truncated;
     -- Left behind where a roll-back met a pass that was under way.
     EXECUTE format(
@@ -633,6 +642,52 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._column_width(text, boolean) IS
     'Worst-case bytes of a cell in a tuple. Variable-length values: the toaster moves out only what is longer than MAXALIGN(18) = 24 bytes (heaptoast.c), so 24, not the 18 of a TOAST pointer. Fixed-width columns stand first in a new table; appended behind text they can need 7 bytes of padding.';
+
+-- sql/core/functions/_compact_todo.sql
+CREATE OR REPLACE FUNCTION pymig._compact_todo(p_source pymig.source)
+RETURNS boolean
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- Beyond this the dead rows of a hot bucket cost each claim milliseconds.
+    c_above constant bigint := 1024 * 1024;
+    v_todo text := format('pymig.%I', p_source.source || '_todo');
+    v_rows text[];
+    v_bytes bigint;
+BEGIN
+    IF pg_relation_size(v_todo::regclass) <= c_above THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT coalesce(sum(pg_column_size(d)), 0) FROM %s AS d', v_todo) INTO v_bytes;
+    IF v_bytes > pg_relation_size(v_todo::regclass) / 4 THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('synchronous_commit', 'off', true);
+    -- Only workers and readers of the status meet this lock; ingest never touches todo.
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', v_todo);
+    -- Not by VACUUM or CLUSTER: while an old snapshot is open they keep every dead row.
+    EXECUTE format('SELECT array_agg(d::text) FROM %s AS d', v_todo) INTO v_rows;
+    EXECUTE format('TRUNCATE %s', v_todo);
+    EXECUTE format(
+        'INSERT INTO %1$s (entity, bucket, times, recorded_at, attempts, retry_at, error)
+         SELECT t.entity, t.bucket, t.times, t.recorded_at, t.attempts, t.retry_at, t.error
+         FROM unnest($1) AS d (r) CROSS JOIN LATERAL (SELECT (d.r::%1$s).*) AS t', v_todo) USING v_rows;
+    RETURN true;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN false;
+END
+$$;
+COMMENT ON FUNCTION pymig._compact_todo(pymig.source) IS
+    'Rewrites the todo of a source where three quarters of it are dead rows, also under an old snapshot that keeps vacuum from it. false: nothing to do, or its lock is not to be had now.';
 
 -- sql/core/functions/_compare_bucket.sql
 CREATE OR REPLACE FUNCTION pymig._compare_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
@@ -810,6 +865,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._cut_name(text, int, text) IS
     'A stable name of at most so many bytes: the beginning of a name and 8 hexadecimal digits of the MD5 of what it stands for.';
+
+-- sql/core/functions/_database_tablespace.sql
+CREATE OR REPLACE FUNCTION pymig._database_tablespace()
+RETURNS name
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.spcname FROM pg_database AS d JOIN pg_tablespace AS t ON t.oid = d.dattablespace WHERE d.datname = current_database()
+$$;
+COMMENT ON FUNCTION pymig._database_tablespace() IS 'Default tablespace of this database.';
 
 -- sql/core/functions/_deal_chunks.sql
 CREATE OR REPLACE FUNCTION pymig._deal_chunks(p_source pymig.source, p_entity text)
@@ -996,37 +1062,84 @@ COMMENT ON FUNCTION pymig._drop_wide_tables(pymig.source, text) IS
 
 -- sql/core/functions/_due_todo.sql
 CREATE OR REPLACE FUNCTION pymig._due_todo(
-    p_source pymig.source, p_after bigint, OUT entities text[], OUT buckets bigint[], OUT oldest timestamptz)
+    p_source pymig.source, p_after bigint, OUT entities text[], OUT runs text[], OUT oldest timestamptz)
 RETURNS record
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    -- A bucket with more keys is recomputed as a whole, so its whole neighbours can come along. With a time grain it always is.
+    c_keys constant int := CASE WHEN p_source.grain_ticks IS NULL THEN 60 ELSE 0 END;
 BEGIN
-    -- Round robin over the entities, newest bucket first: nobody's backlog delays another's live rows. Every fifth is the one
-    -- that has waited longest, so that a backlog ends also under live rows without end. The entities of a turn stand in a
-    -- ring, which is entered behind the one that was done last: a list that is left early still serves everybody.
-    EXECUTE format(
-        'WITH due AS (
-             SELECT d.entity, d.bucket, min(d.recorded_at) AS recorded_at, row_number() OVER (PARTITION BY d.entity ORDER BY d.bucket DESC) AS turn
-             FROM pymig.%I AS d
-             JOIN pymig.entity AS e ON e.source = %L AND e.entity = d.entity AND e.wide_table IS NOT NULL
-             GROUP BY d.entity, d.bucket
-             HAVING bool_or(coalesce(d.retry_at, ''-infinity'') <= clock_timestamp())
-         ),
-         ranked AS (
-             SELECT u.entity, u.bucket, u.recorded_at, least(
-                 row_number() OVER (ORDER BY u.turn, pymig._ring_place(u.entity) <= $1, pymig._ring_place(u.entity), u.entity),
-                 4 * row_number() OVER (ORDER BY u.recorded_at, u.entity, u.bucket)) AS place
-             FROM due AS u
-         )
-         SELECT array_agg(r.entity ORDER BY r.place, r.entity, r.bucket), array_agg(r.bucket ORDER BY r.place, r.entity, r.bucket), min(r.recorded_at)
-         FROM ranked AS r', p_source.source || '_todo', p_source.source)
-    INTO entities, buckets, oldest
+    -- The newest bucket of an entity is alone: live rows don't wait for a backlog. What failed before is alone as well, and so are
+    -- the buckets that have no neighbours: the infinities, and no time.
+    -- Round robin over the entities, newest run first: nobody's backlog delays another's live rows. Every fifth is the one that
+    -- has waited longest, so that a backlog ends also under live rows without end. The entities of a turn stand in a ring,
+    -- which is entered behind the one that was done last: a list that is left early still serves everybody.
+    EXECUTE format($sql$
+        WITH due AS (
+            SELECT d.entity, d.bucket, sum(cardinality(d.times)) AS keys, min(d.recorded_at) AS recorded_at,
+                CASE WHEN max(d.attempts) > 0 OR d.bucket IN (-9223372036854775808, (-9223372036854775807), 9223372036854775807)
+                          OR row_number() OVER (PARTITION BY d.entity ORDER BY d.bucket DESC) = 1 THEN 'alone'
+                     WHEN bool_or(d.times IS NULL) OR sum(cardinality(d.times)) > %3$s THEN 'whole'
+                     ELSE 'keys' END AS kind
+            FROM pymig.%1$I AS d
+            JOIN pymig.entity AS e ON e.source = %2$L AND e.entity = d.entity AND e.wide_table IS NOT NULL
+            GROUP BY d.entity, d.bucket
+            HAVING bool_or(coalesce(d.retry_at, '-infinity') <= clock_timestamp())
+        ),
+        size AS MATERIALIZED (
+            SELECT e.entity, pymig._chunk_buckets(%2$L, e.entity) AS buckets FROM (SELECT DISTINCT d.entity FROM due AS d) AS e
+        ),
+        placed AS (
+            SELECT d.entity, d.bucket, d.kind, d.recorded_at,
+                CASE d.kind WHEN 'alone' THEN d.bucket
+                    WHEN 'whole' THEN d.bucket - row_number() OVER neighbours
+                    ELSE d.bucket / 64 END AS run,
+                CASE d.kind WHEN 'whole' THEN d.bucket / s.buckets
+                    WHEN 'keys' THEN div(sum(d.keys) OVER neighbours, %3$s + 1) END AS piece
+            FROM due AS d JOIN size AS s ON s.entity = d.entity
+            WINDOW neighbours AS (PARTITION BY d.entity, d.kind ORDER BY d.bucket)
+        ),
+        run AS (
+            SELECT p.entity, array_agg(p.bucket ORDER BY p.bucket)::text AS buckets, min(p.recorded_at) AS recorded_at,
+                row_number() OVER (PARTITION BY p.entity ORDER BY max(p.bucket) DESC) AS turn
+            FROM placed AS p
+            GROUP BY p.entity, p.kind, p.run, p.piece
+        ),
+        ranked AS (
+            SELECT u.entity, u.buckets, u.recorded_at, least(
+                row_number() OVER (ORDER BY u.turn, pymig._ring_place(u.entity) <= $1, pymig._ring_place(u.entity), u.entity),
+                4 * row_number() OVER (ORDER BY u.recorded_at, u.entity, u.turn)) AS place
+            FROM run AS u
+        )
+        SELECT array_agg(r.entity ORDER BY r.place, r.entity, r.buckets), array_agg(r.buckets ORDER BY r.place, r.entity, r.buckets), min(r.recorded_at)
+        FROM ranked AS r
+        $sql$, p_source.source || '_todo', p_source.source, c_keys)
+    INTO entities, runs, oldest
     USING p_after;
 END
 $$;
 COMMENT ON FUNCTION pymig._due_todo(pymig.source, bigint) IS
-    'p_after: _ring_place of the entity that was done last. The (entity, bucket) pairs that are due for a recompute, in the order to do them, and since when the oldest waits. Parked keys of entities without wide tables are not among them.';
+    'What is due for a recompute, in the order to do it, and since when the oldest waits: entities, and beside each a run of its buckets (an array literal) for one transaction. Neighbours that are recomputed as a whole go together, about a second''s worth; so do a few keys of buckets that lie near each other. p_after: _ring_place of the entity that was done last. Parked keys of entities without wide tables are not among them.';
+
+-- sql/core/functions/_empty_pending.sql
+CREATE OR REPLACE FUNCTION pymig._empty_pending(p_source pymig.source, p_table text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('TRUNCATE pymig.%I', p_table);
+    EXECUTE format('ALTER TABLE pymig.%I SET TABLESPACE %I', p_table, coalesce(p_source.queue_tablespace, pymig._database_tablespace()));
+EXCEPTION
+    WHEN disk_full THEN
+        -- TRUNCATE makes the new files before it frees the old. So by way of the other disk, and back in a later pass.
+        EXECUTE format('ALTER TABLE pymig.%I SET TABLESPACE %I', p_table, pymig._database_tablespace());
+END
+$$;
+COMMENT ON FUNCTION pymig._empty_pending(pymig.source, text) IS
+    'Truncates a pending table that has no keys and is locked, and puts it into the tablespace it should be in; where that is full, into the database''s.';
 
 -- sql/core/functions/_entity.sql
 CREATE OR REPLACE FUNCTION pymig._entity(p_source text, p_entity text)
@@ -1177,6 +1290,7 @@ DECLARE
     v_differences numeric;
     v_stuck bigint;
     v_error text;
+    v_is_lost boolean;
 BEGIN
     DELETE FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity AND v.checked_at < p_started;
     SELECT count(*), sum(v.differences) INTO v_unequal, v_differences
@@ -1185,7 +1299,9 @@ BEGIN
     EXECUTE format('SELECT count(*), max(d.error) FROM pymig.%I AS d WHERE d.entity = $1 AND d.attempts > 0 AND d.recorded_at < $2', p_source.source || '_todo')
     INTO v_stuck, v_error
     USING p_entity, p_started;
-    IF v_unequal = 0 AND v_stuck = 0 THEN
+    v_is_lost := pymig._has_lost_keys(p_source) OR EXISTS (SELECT FROM pymig.entity AS e
+        WHERE e.source = p_source.source AND e.entity = p_entity AND e.repair_from IS NOT NULL);
+    IF v_unequal = 0 AND v_stuck = 0 AND NOT v_is_lost THEN
         UPDATE pymig.entity AS e SET
             state = 'verified', verified_at = now(),
             state_changed_at = CASE WHEN e.state = 'verified' THEN e.state_changed_at ELSE now() END
@@ -1197,8 +1313,10 @@ BEGIN
     UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
     WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'verified';
     PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'verification mismatch',
-        format('%s differences in %s buckets, %s buckets with keys that can''t be recomputed.', coalesce(v_differences, 0), v_unequal, v_stuck));
+        format('%s differences in %s buckets, %s buckets with keys that can''t be recomputed%s.', coalesce(v_differences, 0), v_unequal, v_stuck,
+            CASE WHEN v_is_lost THEN '; keys were lost, and their repair is not done' END));
     RETURN CASE WHEN v_unequal > 0 THEN format('%s differences in %s buckets', v_differences, v_unequal)
+                WHEN v_stuck = 0 THEN 'keys were lost, and the worker has not yet repaired what they stood for'
                 ELSE format('the pending keys of %s buckets cannot be recomputed: %s', v_stuck, v_error) END;
 END
 $$;
@@ -1231,7 +1349,7 @@ BEGIN
     DELETE FROM pymig.lag AS l WHERE l.source = p_source.source AND l.entity = p_entity;
     EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
     UPDATE pymig.entity AS e SET
-        state = 'rolled_back', is_adopted = false, strategy = 'auto', wide_table = NULL, first_bucket = NULL, last_bucket = NULL, next_bucket = NULL,
+        state = 'rolled_back', is_adopted = false, strategy = 'auto', wide_table = NULL, first_bucket = NULL, last_bucket = NULL, next_bucket = NULL, repair_from = NULL,
         estimated_rows = NULL, moved_rows = NULL, last_error = NULL, started_at = NULL, backfilled_at = NULL, verified_at = NULL, state_changed_at = now()
     WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'rolled_back';
     IF FOUND THEN
@@ -1333,6 +1451,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._grant_read(pymig.source, text) IS 'Whoever may read the narrow table may read this relation (qualified and quoted).';
+
+-- sql/core/functions/_has_lost_keys.sql
+CREATE OR REPLACE FUNCTION pymig._has_lost_keys(p_source pymig.source)
+RETURNS boolean
+LANGUAGE sql
+VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT s.lost_handled <> coalesce(pg_sequence_last_value(format('pymig.%I', s.source || '_lost')::regclass), 0)
+    FROM pymig.source AS s WHERE s.source = p_source.source
+$$;
+COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet?';
 
 -- sql/core/functions/_has_unknown_channels.sql
 CREATE OR REPLACE FUNCTION pymig._has_unknown_channels(p_source pymig.source, p_entity text)
@@ -1437,6 +1567,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_as_created(pymig.source, text) IS
     'Do the wide tables have the columns the catalog says, of these types, and no others? A column that somebody renamed, dropped or added has its keys recomputed by the column list, which says what is wrong.';
+
+-- sql/core/functions/_is_worn.sql
+CREATE OR REPLACE FUNCTION pymig._is_worn(p_source pymig.source, p_table text, p_has_lost boolean)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_relation_size(c.oid) > CASE WHEN p_has_lost THEN 0 ELSE p_source.rotate_above END
+        OR coalesce(t.spcname, pymig._database_tablespace()) <> coalesce(p_source.queue_tablespace, pymig._database_tablespace())
+    FROM pg_class AS c
+    LEFT JOIN pg_tablespace AS t ON t.oid = c.reltablespace
+    WHERE c.relnamespace = 'pymig'::regnamespace AND c.relname = p_table
+$$;
+COMMENT ON FUNCTION pymig._is_worn(pymig.source, text, boolean) IS
+    'Is this pending table larger than rotate_above (where keys were lost: than nothing), or not in the tablespace it should be in?';
 
 -- sql/core/functions/_kind_of.sql
 CREATE OR REPLACE FUNCTION pymig._kind_of(p_type oid)
@@ -1628,7 +1774,7 @@ AS $$
     SELECT hashtextextended(concat_ws(' ', 'pymig', p_kind, quote_literal(p_source), quote_literal(p_entity), p_bucket), 0)
 $$;
 COMMENT ON FUNCTION pymig._lock_key(text, text, text, bigint) IS
-    'Key of an advisory lock: arm or collect (of a source), entity, bucket. Two that collide only wait for each other.';
+    'Key of an advisory lock: arm, collect or lost (of a source), entity, bucket. Two that collide only wait for each other.';
 
 -- sql/core/functions/_loose_scan_sql.sql
 CREATE OR REPLACE FUNCTION pymig._loose_scan_sql(p_source pymig.source, p_column text, p_condition text)
@@ -1668,6 +1814,27 @@ END
 $$;
 COMMENT ON FUNCTION pymig._mark_drift(pymig.source) IS
     'Takes the state verified from all entities of a source whose triggers are not as installed.';
+
+-- sql/core/functions/_measured_strategy.sql
+CREATE OR REPLACE FUNCTION pymig._measured_strategy(p_source text, p_entity text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Not crosstab: its extension may have gone since.
+    SELECT coalesce((
+        SELECT r.strategy
+        FROM (SELECT c.strategy, c.narrow_rows, c.seconds FROM pymig.chunk AS c
+              WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done' AND c.narrow_rows > 0
+              ORDER BY c.chunk DESC LIMIT 100) AS r
+        WHERE r.strategy <> 'crosstab'
+        GROUP BY r.strategy
+        ORDER BY sum(r.narrow_rows) / nullif(sum(r.seconds), 0) DESC NULLS LAST
+        LIMIT 1), 'transpose')
+$$;
+COMMENT ON FUNCTION pymig._measured_strategy(text, text) IS
+    'The strategy that moved most rows a second in the last chunks of an entity: what the worker recomputes whole buckets with. transpose where nothing was measured.';
 
 -- sql/core/functions/_move_chunk.sql
 CREATE OR REPLACE FUNCTION pymig._move_chunk(p_source pymig.source, p_entity pymig.entity, p_chunk pymig.chunk)
@@ -1824,6 +1991,51 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._note_lag(text, text, timestamptz[], bigint[]) IS
     'Counts recomputed keys by their age, which begins with the transaction that changed them. The last statement of a recompute: two workers of one entity wait for each other no longer than a commit.';
+
+-- sql/core/functions/_notice_lost.sql
+CREATE OR REPLACE FUNCTION pymig._notice_lost(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Read before anything here gets a transaction number: whoever moved it so far has a lower one than ours will be.
+    v_is_fresh boolean := pg_current_xact_id_if_assigned() IS NULL;
+    v_lost bigint := coalesce(pg_sequence_last_value(format('pymig.%I', p_source.source || '_lost')::regclass), 0);
+    v_source pymig.source;
+BEGIN
+    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = p_source.source;
+    IF NOT v_is_fresh OR (v_lost = v_source.lost_seen AND v_lost = v_source.lost_handled)
+        OR NOT pg_try_advisory_xact_lock(pymig._lock_key('lost', p_source.source)) THEN
+        RETURN;
+    END IF;
+    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = p_source.source;
+    IF v_lost <> v_source.lost_seen OR v_source.lost_xid >= pg_snapshot_xmax(pg_current_snapshot()) THEN
+        -- It moves before its writer commits: what to repair is not to be seen until all that run now have ended.
+        -- (A number from the future is another cluster's: this one was restored from a dump.)
+        UPDATE pymig.source AS s SET lost_seen = v_lost, lost_xid = pg_current_xact_id() WHERE s.source = p_source.source;
+        UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
+        WHERE e.source = p_source.source AND e.state = 'verified';
+        IF v_source.lost_seen = v_source.lost_handled THEN
+            PERFORM pymig._note('CRITICAL', p_source.source, NULL, 'keys lost',
+                'Changes were not recorded: the pending queue was at its limit or its disk was full. All entities are repaired, then have to be verified again.');
+        END IF;
+    ELSIF pg_snapshot_xmin(pg_current_snapshot()) > v_source.lost_xid THEN
+        -- One that is just being started may have read its bounds too early, and has no tables yet: not before that has ended.
+        IF (SELECT count(*) FROM pymig.entity AS e WHERE e.source = p_source.source)
+            > (SELECT count(*) FROM (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source FOR UPDATE SKIP LOCKED) AS e) THEN
+            RETURN;
+        END IF;
+        UPDATE pymig.entity AS e SET repair_from = -9223372036854775808
+        WHERE e.source = p_source.source AND e.wide_table IS NOT NULL;
+        UPDATE pymig.source AS s SET lost_handled = v_lost WHERE s.source = p_source.source;
+        PERFORM pymig._record_newcomers(p_source);
+        PERFORM pymig._note('WARNING', p_source.source, NULL, 'repair begun', 'Every bucket of every entity is recomputed, because keys were lost.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._notice_lost(pymig.source) IS
+    'Where a trigger could not record keys: takes the state verified from the entities of the source at once, and sends all of them to repair as soon as every transaction that ran then has ended. First in its transaction, at READ COMMITTED.';
 
 -- sql/core/functions/_part_with_room.sql
 CREATE OR REPLACE FUNCTION pymig._part_with_room(p_source pymig.source, p_entity text, p_column_type text)
@@ -2021,6 +2233,58 @@ $$;
 COMMENT ON FUNCTION pymig._quarantine_rows(pymig.source, text, bigint, bigint, text, text, boolean) IS
     'Finds the rows among those recomputed that could not become a cell and writes them to quarantine, in place of what was there. Returns their number.';
 
+-- sql/core/functions/_queue_repairs.sql
+CREATE OR REPLACE FUNCTION pymig._queue_repairs(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- Steps of 64 buckets, some a pass and so many waiting: a transaction stays short, and the todo small.
+    c_buckets constant int := 64;
+    c_steps constant int := 8;
+    c_waiting constant int := 1024;
+    v_todo text := p_source.source || '_todo';
+    v_waiting bigint;
+    v_from bigint;
+    v_first bigint;
+    v_last bigint;
+    r_entity record;
+BEGIN
+    FOR r_entity IN
+        SELECT e.entity, e.repair_from FROM pymig.entity AS e
+        WHERE e.source = p_source.source AND e.repair_from IS NOT NULL AND e.wide_table IS NOT NULL ORDER BY e.entity
+    LOOP
+        EXECUTE format('SELECT count(*) FROM pymig.%I AS d WHERE d.entity = $1 AND d.times IS NULL', v_todo) INTO v_waiting USING r_entity.entity;
+        CONTINUE WHEN v_waiting > c_waiting;
+        v_from := r_entity.repair_from;
+        FOR v_step IN 1 .. c_steps LOOP
+            v_first := pymig._next_bucket(p_source, r_entity.entity, v_from);
+            -- What has no time comes last; before and after the real buckets there are the infinities alone.
+            v_last := CASE WHEN v_first IS NULL THEN (-9223372036854775807) ELSE greatest(v_first, CASE
+                WHEN v_first > -9223372036854775808 THEN
+                    least(v_first::numeric + c_buckets - 1, floor(pymig._last_tick(p_source.time_type)::numeric / p_source.bucket_ticks)) END) END;
+            EXECUTE format('INSERT INTO pymig.%I (entity, bucket, recorded_at) SELECT $1, g.bucket, now() FROM generate_series($2, $3) AS g (bucket)', v_todo)
+            USING r_entity.entity, coalesce(v_first, v_last), v_last;
+            v_from := CASE WHEN v_first IS NOT NULL AND v_last < 9223372036854775807 THEN v_last + 1 END;
+            EXIT WHEN v_from IS NULL;
+        END LOOP;
+        -- Not where keys were lost again meanwhile, and it starts anew.
+        UPDATE pymig.entity AS e SET repair_from = v_from
+        WHERE e.source = p_source.source AND e.entity = r_entity.entity AND e.repair_from = r_entity.repair_from;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._queue_repairs(pymig.source) IS
+    'Goes on queueing every bucket, with rows on the narrow or the wide side, of the entities that are to be repaired.';
+
 -- sql/core/functions/_recompute.sql
 CREATE OR REPLACE FUNCTION pymig._recompute(
     p_source pymig.source, p_entity text, p_strategy text, p_first_bucket bigint, p_last_bucket bigint, p_times text,
@@ -2140,7 +2404,7 @@ BEGIN
                     p_source.source || '_todo', p_source.time_type)
                 USING p_entity, p_bucket, v_time, p_attempts;
                 -- The others of this bucket are done by now, so only this key is marked.
-                PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, SQLSTATE, SQLERRM);
+                PERFORM pymig._todo_failed(p_source, p_entity, ARRAY[p_bucket], SQLSTATE, SQLERRM);
                 v_failures := v_failures + 1;
         END;
     END LOOP;
@@ -2156,7 +2420,7 @@ COMMENT ON FUNCTION pymig._recompute_singly(pymig.source, text, bigint, text[], 
     'Recomputes claimed keys one by one after they failed together: the one that can''t be recomputed goes back to todo, the others are done (R24), 60 a turn (R19).';
 
 -- sql/core/functions/_recompute_todo.sql
-CREATE OR REPLACE FUNCTION pymig._recompute_todo(p_source pymig.source, p_entity text, p_bucket bigint)
+CREATE OR REPLACE FUNCTION pymig._recompute_todo(p_source pymig.source, p_entity text, p_buckets bigint[])
 RETURNS boolean
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -2171,6 +2435,8 @@ AS $$
 DECLARE
     -- From so many keys on, reading the bucket as a whole is cheaper than key by key.
     c_keys constant int := 60;
+    v_first constant bigint := p_buckets[1];
+    v_last constant bigint := p_buckets[cardinality(p_buckets)];
     v_times text;
     v_is_whole boolean;
     v_claimed bigint;
@@ -2179,39 +2445,70 @@ DECLARE
     v_recorded timestamptz[];
     v_keys bigint[];
 BEGIN
-    IF NOT pg_try_advisory_xact_lock_shared(pymig._lock_key('entity', p_source.source, p_entity))
-        OR NOT pg_try_advisory_xact_lock(pymig._lock_key('bucket', p_source.source, p_entity, p_bucket)) THEN
+    IF NOT pg_try_advisory_xact_lock_shared(pymig._lock_key('entity', p_source.source, p_entity)) THEN
         RETURN false;
     END IF;
+    -- Gaps too: as a whole a run is recomputed from its first to its last bucket.
+    FOR v_step IN 0 .. v_last - v_first LOOP
+        IF NOT pg_try_advisory_xact_lock(pymig._lock_key('bucket', p_source.source, p_entity, v_first + v_step)) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
     -- Lock, claim, read: three statements, each with a later snapshot than the one before (R16, R22).
     EXECUTE format(
         'WITH claimed AS (DELETE FROM pymig.%I AS d
-             WHERE d.entity = $1 AND d.bucket = $2 AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
-             RETURNING d.times, d.attempts, d.recorded_at)
-         SELECT (SELECT count(*) FROM claimed AS c), (SELECT max(c.attempts) FROM claimed AS c), coalesce((SELECT bool_or(c.times IS NULL) FROM claimed AS c), false),
-             (SELECT array_agg(DISTINCT t.time)::text FROM claimed AS c CROSS JOIN LATERAL unnest(c.times) AS t (time)),
-             (SELECT array_agg(c.recorded_at) FROM claimed AS c), (SELECT array_agg(coalesce(cardinality(c.times), 1)) FROM claimed AS c)',
+             WHERE d.entity = $1 AND d.bucket = ANY ($2) AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
+             RETURNING d.times, d.attempts, d.recorded_at),
+         total AS (
+             SELECT count(*) AS claimed, max(c.attempts) AS attempts,
+                 bool_or(c.times IS NULL) OR (sum(cardinality(c.times)) > $3 AND max(c.attempts) = 0) AS is_whole
+             FROM claimed AS c)
+         SELECT t.claimed, t.attempts, t.is_whole, CASE WHEN NOT t.is_whole THEN
+             (SELECT array_agg(DISTINCT k.time)::text FROM claimed AS c CROSS JOIN LATERAL unnest(c.times) AS k (time)) END,
+             (SELECT array_agg(c.recorded_at) FROM claimed AS c), (SELECT array_agg(coalesce(cardinality(c.times), 1)) FROM claimed AS c)
+         FROM total AS t',
         p_source.source || '_todo')
     INTO v_claimed, v_attempts, v_is_whole, v_times, v_recorded, v_keys
-    USING p_entity, p_bucket;
+    USING p_entity, p_buckets, c_keys * cardinality(p_buckets);
     IF v_claimed = 0 THEN
         RETURN false;
     END IF;
-    IF v_attempts > 0 AND NOT v_is_whole THEN
-        PERFORM pymig._recompute_singly(p_source, p_entity, p_bucket, v_times::text[], v_attempts);
+    IF v_attempts > 0 AND NOT v_is_whole AND v_first = v_last THEN
+        PERFORM pymig._recompute_singly(p_source, p_entity, v_first, v_times::text[], v_attempts);
         RETURN true;
     END IF;
-    v_is_whole := v_is_whole OR cardinality(v_times::text[]) > c_keys;
-    v_strategy := CASE WHEN v_is_whole THEN 'transpose' ELSE 'json' END;
-    PERFORM pymig._recompute(p_source, p_entity, v_strategy, p_bucket, p_bucket, CASE WHEN v_is_whole THEN NULL ELSE v_times END);
+    v_strategy := CASE WHEN v_is_whole THEN pymig._measured_strategy(p_source.source, p_entity) ELSE 'json' END;
+    PERFORM pymig._recompute(p_source, p_entity, v_strategy, v_first, v_last, v_times);
     UPDATE pymig.entity AS e SET last_error = NULL
     WHERE e.source = p_source.source AND e.entity = p_entity AND e.last_error IS NOT NULL AND e.state <> 'failed';
     PERFORM pymig._note_lag(p_source.source, p_entity, v_recorded, v_keys);
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pymig._recompute_todo(pymig.source, text, bigint) IS
-    'Claims and recomputes the pending keys of one bucket. false: nothing was claimed, or another recomputer holds the bucket.';
+COMMENT ON FUNCTION pymig._recompute_todo(pymig.source, text, bigint[]) IS
+    'Claims and recomputes the pending keys of a run of buckets (ascending) in one transaction. false: nothing was claimed, or another recomputer holds one of them.';
+
+-- sql/core/functions/_record_newcomers.sql
+CREATE OR REPLACE FUNCTION pymig._record_newcomers(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Without such an index it would be a scan of everything; they are found when they send again.
+    IF pymig._leads_with(p_source.narrow, p_source.entity_column) THEN
+        EXECUTE format(
+            'INSERT INTO pymig.%1$I (entity)
+             SELECT d.entity::%2$s FROM pymig.discover_entities(%3$L) AS d (entity)
+             WHERE NOT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = %3$L AND e.entity = d.entity)',
+            p_source.source || '_pending_1',
+            (SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a
+             WHERE a.attrelid = p_source.narrow AND a.attname = p_source.entity_column), p_source.source);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._record_newcomers(pymig.source) IS
+    'Records a key of each entity that nobody has seen, as its own lost ones would have: the worker notes or adopts it.';
 
 -- sql/core/functions/_refuse_long_scan.sql
 CREATE OR REPLACE FUNCTION pymig._refuse_long_scan(p_source pymig.source, p_allow_scan boolean, p_what text)
@@ -2295,6 +2592,50 @@ AS $$
     SELECT hashtextextended(p_entity, 0)
 $$;
 COMMENT ON FUNCTION pymig._ring_place(text) IS 'Place of an entity in the ring in which workers serve them.';
+
+-- sql/core/functions/_rotate_pending.sql
+CREATE OR REPLACE FUNCTION pymig._rotate_pending(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_turn regclass := format('pymig.%I', p_source.source || '_turn');
+    v_filled text;
+    v_drained text;
+    v_has_keys boolean;
+    -- A disk can be full, or a limit reached, long before the size at which tables change turns.
+    v_has_lost boolean := pymig._has_lost_keys(p_source);
+BEGIN
+    -- One at a time: two that both gave the turn would have given it back.
+    IF NOT pg_try_advisory_xact_lock(pymig._lock_key('collect', p_source.source)) THEN
+        RETURN;
+    END IF;
+    v_filled := format('%s_pending_%s', p_source.source, coalesce(pg_sequence_last_value(v_turn) % 2, 0) + 1);
+    v_drained := format('%s_pending_%s', p_source.source, 2 - coalesce(pg_sequence_last_value(v_turn) % 2, 0));
+    -- A commit that waits for a hung standby would hold the lock, and a late writer with it.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    IF pymig._is_worn(p_source, v_drained, v_has_lost) THEN
+        -- Never waits: behind a waiting ACCESS EXCLUSIVE lock every late writer would wait too.
+        EXECUTE format('LOCK TABLE pymig.%I IN ACCESS EXCLUSIVE MODE NOWAIT', v_drained);
+        -- A statement of its own, so with a snapshot later than the lock: a slow writer may have committed a key just before.
+        EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS p)', v_drained) INTO v_has_keys;
+        IF NOT v_has_keys THEN
+            PERFORM pymig._empty_pending(p_source, v_drained);
+        END IF;
+    ELSIF pymig._is_worn(p_source, v_filled, v_has_lost) THEN
+        PERFORM nextval(v_turn);
+    END IF;
+EXCEPTION
+    WHEN lock_not_available THEN
+        -- A prepared transaction, a dump, vacuum: claims go on, and the next pass tries again.
+        NULL;
+    WHEN OTHERS THEN
+        RAISE WARNING 'pending tables of % could not be rotated: %', p_source.source, SQLERRM;
+END
+$$;
+COMMENT ON FUNCTION pymig._rotate_pending(pymig.source) IS
+    'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. In a transaction of its own at READ COMMITTED. Never waits for a lock.';
 
 -- sql/core/functions/_source.sql
 CREATE OR REPLACE FUNCTION pymig._source(p_source text)
@@ -2393,7 +2734,7 @@ COMMENT ON FUNCTION pymig._time_condition(pymig.source, text, bigint, bigint, te
 
 -- sql/core/functions/_todo_failed.sql
 CREATE OR REPLACE FUNCTION pymig._todo_failed(
-    p_source pymig.source, p_entity text, p_bucket bigint, p_sqlstate text, p_error text)
+    p_source pymig.source, p_entity text, p_buckets bigint[], p_sqlstate text, p_error text)
 RETURNS void
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -2417,33 +2758,33 @@ BEGIN
              UPDATE pymig.%1$I AS d
              SET attempts = d.attempts + $4, error = $3,
                  retry_at = clock_timestamp() + least(0.3 * 2 ^ least(d.attempts, 10), 60) * interval ''1 second''
-             WHERE d.entity = $1 AND d.bucket = $2 AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
-             RETURNING d.attempts, d.times),
+             WHERE d.entity = $1 AND d.bucket = ANY ($2) AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
+             RETURNING d.bucket, d.attempts, d.times),
          quarantined AS (
              INSERT INTO pymig.quarantine (source, entity, time, bucket, reason, detail, narrow_row)
-             SELECT DISTINCT %2$L, $1, t.time::text, $2, ''recompute_failed'', $3, jsonb_build_object(''entity'', $1, ''time'', t.time::text)
+             SELECT DISTINCT %2$L, $1, t.time::text, f.bucket, ''recompute_failed'', $3, jsonb_build_object(''entity'', $1, ''time'', t.time::text)
              FROM failed AS f LEFT JOIN LATERAL unnest(f.times) AS t (time) ON true
              WHERE f.attempts >= $5 AND NOT EXISTS (
                  SELECT FROM pymig.quarantine AS q
-                 WHERE q.source = %2$L AND q.entity = $1 AND q.bucket = $2 AND q.reason = ''recompute_failed''
+                 WHERE q.source = %2$L AND q.entity = $1 AND q.bucket = f.bucket AND q.reason = ''recompute_failed''
                    AND q.time IS NOT DISTINCT FROM t.time::text))
          SELECT max(f.attempts) FROM failed AS f', p_source.source || '_todo', p_source.source)
     INTO v_attempts
-    USING p_entity, p_bucket, format('%s (%s)', p_error, p_sqlstate), (NOT v_is_lock)::int, c_worrying;
+    USING p_entity, p_buckets, format('%s (%s)', p_error, p_sqlstate), (NOT v_is_lock)::int, c_worrying;
     UPDATE pymig.entity AS e SET last_error = format('%s (%s)', p_error, p_sqlstate)
     WHERE e.source = p_source.source AND e.entity = p_entity;
     IF v_attempts = c_worrying AND NOT v_is_lock THEN
         PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'recompute failed',
-            format('Keys of bucket %s (from %s) could not be recomputed in %s attempts: %s', p_bucket,
-                pymig._bucket_start(p_source, p_bucket), c_worrying, p_error));
+            format('Keys of bucket %s (from %s) could not be recomputed in %s attempts: %s', p_buckets[1],
+                pymig._bucket_start(p_source, p_buckets[1]), c_worrying, p_error));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig._todo_failed(pymig.source, text, bigint, text, text) IS
+COMMENT ON FUNCTION pymig._todo_failed(pymig.source, text, bigint[], text, text) IS
     'After a failed recompute: the keys stay, wait with growing pauses (0.3 to 60 s), and hold nothing else up (R24). From the 5th attempt on they are in quarantine as well, with the error; the recompute that goes through takes them out. A lock that was not to be had is no failed attempt.';
 
 -- sql/core/functions/_todo_needs_channels.sql
-CREATE OR REPLACE FUNCTION pymig._todo_needs_channels(p_source pymig.source, p_entity text, p_bucket bigint)
+CREATE OR REPLACE FUNCTION pymig._todo_needs_channels(p_source pymig.source, p_entity text, p_buckets bigint[])
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -2451,18 +2792,18 @@ AS $$
 BEGIN
     PERFORM pymig._add_channels(p_source, p_entity);
     BEGIN
-        PERFORM pymig._recompute_todo(p_source, p_entity, p_bucket);
+        PERFORM pymig._recompute_todo(p_source, p_entity, p_buckets);
     EXCEPTION
         WHEN OTHERS THEN
             -- Yet another channel has come meanwhile, say: the columns added for the ones before it stay.
-            PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, SQLSTATE, SQLERRM);
+            PERFORM pymig._todo_failed(p_source, p_entity, p_buckets, SQLSTATE, SQLERRM);
     END;
 EXCEPTION
     WHEN OTHERS THEN
-        PERFORM pymig._todo_failed(p_source, p_entity, p_bucket, SQLSTATE, SQLERRM);
+        PERFORM pymig._todo_failed(p_source, p_entity, p_buckets, SQLSTATE, SQLERRM);
 END
 $$;
-COMMENT ON FUNCTION pymig._todo_needs_channels(pymig.source, text, bigint) IS
+COMMENT ON FUNCTION pymig._todo_needs_channels(pymig.source, text, bigint[]) IS
     'Adds the columns a recompute missed, and recomputes. What fails here (a long reader on the wide table, say) is tried again later.';
 
 -- sql/core/functions/_tuple_width.sql
@@ -2688,8 +3029,9 @@ COMMENT ON FUNCTION pymig.backfill_chunk(text, text) IS
 CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)
 RETURNS bigint
 LANGUAGE sql
-IMMUTABLE STRICT PARALLEL SAFE
+IMMUTABLE PARALLEL SAFE
 AS $$
+    -- NULL for NULL, but not STRICT, which would keep it from being inlined.
     SELECT CASE
         WHEN p_tick IN (9223372036854775807, -9223372036854775808) THEN p_tick
         ELSE p_tick / p_bucket_ticks - (p_tick % p_bucket_ticks < 0)::int
@@ -2860,9 +3202,11 @@ COMMENT ON FUNCTION pymig.resolve_entities(text, text, boolean) IS
 CREATE OR REPLACE FUNCTION pymig.tick_of(p_time timestamp)
 RETURNS bigint
 LANGUAGE sql
-IMMUTABLE STRICT PARALLEL SAFE
+IMMUTABLE PARALLEL SAFE
 AS $$
+    -- Not STRICT, which would keep it from being inlined.
     SELECT CASE
+        WHEN p_time IS NULL THEN NULL
         -- By way of an interval: extract() from a timestamp rounds in the last 30 years before 294277.
         WHEN isfinite(p_time) THEN (extract(epoch FROM p_time - timestamp '2000-01-01') * 1000000)::bigint
         WHEN p_time > timestamp '2000-01-01' THEN 9223372036854775807
@@ -2875,7 +3219,7 @@ COMMENT ON FUNCTION pymig.tick_of(timestamp) IS
 CREATE OR REPLACE FUNCTION pymig.tick_of(p_time timestamptz)
 RETURNS bigint
 LANGUAGE sql
-IMMUTABLE STRICT PARALLEL SAFE
+IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT pymig.tick_of(p_time AT TIME ZONE 'UTC')
 $$;
@@ -2884,9 +3228,11 @@ COMMENT ON FUNCTION pymig.tick_of(timestamptz) IS 'Time -> tick: microseconds si
 CREATE OR REPLACE FUNCTION pymig.tick_of(p_time date)
 RETURNS bigint
 LANGUAGE sql
-IMMUTABLE STRICT PARALLEL SAFE
+IMMUTABLE PARALLEL SAFE
 AS $$
+    -- Not STRICT, which would keep it from being inlined.
     SELECT CASE
+        WHEN p_time IS NULL THEN NULL
         WHEN isfinite(p_time) THEN (p_time - date '2000-01-01')::bigint
         WHEN p_time > date '2000-01-01' THEN 9223372036854775807
         ELSE -9223372036854775808
@@ -2897,7 +3243,7 @@ COMMENT ON FUNCTION pymig.tick_of(date) IS 'Time -> tick: days since 2000-01-01.
 CREATE OR REPLACE FUNCTION pymig.tick_of(p_time bigint)
 RETURNS bigint
 LANGUAGE sql
-IMMUTABLE STRICT PARALLEL SAFE
+IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT p_time
 $$;
@@ -3261,18 +3607,30 @@ AS $$
 DECLARE
     v_entity_type text := (SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a
                            WHERE a.attrelid = p_source.narrow AND a.attname = p_source.entity_column);
+    v_table text;
 BEGIN
     EXECUTE pymig._cell_view_sql(p_source);
     EXECUTE format('COMMENT ON VIEW pymig.%I IS %L', p_source.source || '_cell',
         format('Each row of %s as a cell: as_<type> is its value in that type, NULL where it does not fit; fault says why it can''t be a cell.', p_source.narrow));
-    -- Keys are kept in the narrow table's own types: no cast of the trigger's can fail or depend on a setting.
-    EXECUTE format(
-        'CREATE TABLE pymig.%I (entity %s, time %s, kind text NOT NULL DEFAULT ''key'', recorded_at timestamptz NOT NULL DEFAULT now())',
-        p_source.source || '_pending', v_entity_type, p_source.time_type);
-    EXECUTE format('ALTER TABLE pymig.%I REPLICA IDENTITY FULL', p_source.source || '_pending');
-    -- Keys live for a tenth of a second: vacuum by number, not by share, and never by a lock that ingest would meet.
-    EXECUTE format('ALTER TABLE pymig.%I SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)',
-        p_source.source || '_pending');
+    -- Two tables and a sequence that says which one the triggers fill: the other can be emptied without anyone waiting.
+    EXECUTE format('CREATE SEQUENCE pymig.%I', p_source.source || '_turn');
+    EXECUTE format('CREATE SEQUENCE pymig.%I', p_source.source || '_lost');
+    FOREACH v_table IN ARRAY ARRAY[p_source.source || '_pending_1', p_source.source || '_pending_2'] LOOP
+        -- Keys are kept in the narrow table's own types: no cast of the trigger's can fail or depend on a setting.
+        EXECUTE format(
+            'CREATE TABLE pymig.%I (entity %s, time %s, kind text NOT NULL DEFAULT ''key'', recorded_at timestamptz NOT NULL DEFAULT now())',
+            v_table, v_entity_type, p_source.time_type);
+        EXECUTE format('ALTER TABLE pymig.%I REPLICA IDENTITY FULL', v_table);
+        -- Keys live for a tenth of a second: vacuum by number, not by share, and never by a lock that ingest would meet.
+        EXECUTE format('ALTER TABLE pymig.%I SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)', v_table);
+        EXECUTE format('COMMENT ON TABLE pymig.%I IS %L', v_table,
+            'Keys (entity, time) that changed and were not yet seen by a worker. Append-only for the triggers, which fill one of the two.');
+    END LOOP;
+    EXECUTE format('CREATE VIEW pymig.%I AS SELECT p.* FROM pymig.%I AS p UNION ALL SELECT p.* FROM pymig.%I AS p',
+        p_source.source || '_pending', p_source.source || '_pending_1', p_source.source || '_pending_2');
+    EXECUTE format('COMMENT ON VIEW pymig.%I IS %L', p_source.source || '_pending', 'Both pending tables. Whoever reads one must read the other.');
+    EXECUTE format('COMMENT ON SEQUENCE pymig.%I IS %L', p_source.source || '_turn', 'Which pending table the triggers fill: the second where it is odd.');
+    EXECUTE format('COMMENT ON SEQUENCE pymig.%I IS %L', p_source.source || '_lost', 'Moves when a trigger could not record a key.');
     EXECUTE format(
         'CREATE TABLE pymig.%1$I (entity text NOT NULL, bucket bigint NOT NULL, times %2$s[], recorded_at timestamptz NOT NULL,
              attempts int NOT NULL DEFAULT 0, retry_at timestamptz, error text,
@@ -3280,8 +3638,6 @@ BEGIN
         p_source.source || '_todo', p_source.time_type);
     EXECUTE format('ALTER TABLE pymig.%I REPLICA IDENTITY FULL', p_source.source || '_todo');
     EXECUTE format('CREATE INDEX ON pymig.%I (entity, bucket)', p_source.source || '_todo');
-    EXECUTE format('COMMENT ON TABLE pymig.%I IS %L', p_source.source || '_pending',
-        'Keys (entity, time) that changed and were not yet seen by a worker. Append-only for the triggers.');
     EXECUTE format('COMMENT ON TABLE pymig.%I IS %L', p_source.source || '_todo',
         'Pending keys by bucket, waiting for their recompute. times NULL: the whole bucket.');
     PERFORM pymig._create_trigger_functions(p_source);
@@ -3289,7 +3645,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._create_source_objects(pymig.source) IS
-    'Makes what a source has in schema pymig: the cell view, the two pending tables, the trigger functions.';
+    'Makes what a source has in schema pymig: the cell view, the pending tables and sequences, the todo, the trigger functions.';
 
 -- sql/source/_create_trigger_functions.sql
 CREATE OR REPLACE FUNCTION pymig._create_trigger_functions(p_source pymig.source)
@@ -3297,80 +3653,143 @@ RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_turn text := format('pymig.%I', p_source.source || '_turn');
+    v_lost text := format('pymig.%I', p_source.source || '_lost');
+    -- Limits are part of the function: nothing is looked up that an old snapshot could hide or a lock could hold.
+    v_is_full text := CASE WHEN p_source.queue_limit IS NULL THEN 'false' ELSE format(
+        'pg_relation_size(CASE WHEN v_is_second THEN %L::regclass ELSE %L::regclass END) >= %s',
+        format('pymig.%I', p_source.source || '_pending_2'), format('pymig.%I', p_source.source || '_pending_1'), p_source.queue_limit) END;
+    -- Only a disk that can be full by itself is worth a subtransaction a statement (R19).
+    v_handler text := CASE WHEN p_source.queue_tablespace IS NULL THEN '' ELSE format('
+        EXCEPTION
+            WHEN insufficient_resources OR system_error THEN
+                PERFORM nextval(%L);
+                RETURN NULL;', v_lost) END;
 BEGIN
     -- SECURITY DEFINER: who ingests needs no privilege of ours. A session whose settings make every plan look dear would have
     -- each statement's keys compiled, for more than a second; the second SET costs about 1 % of a single-row statement.
         EXECUTE format($f$
-        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        CREATE OR REPLACE FUNCTION pymig.%1$I() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
+        DECLARE
+            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
         BEGIN
-            INSERT INTO pymig.%2$I (entity, time)
-            SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n;
-            RETURN NULL;
+            IF %8$s THEN
+                PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n);
+            ELSIF v_is_second THEN
+                INSERT INTO pymig.%3$I (entity, time)
+                SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n;
+            ELSE
+                INSERT INTO pymig.%2$I (entity, time)
+                SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n;
+            END IF;
+            RETURN NULL;%9$s
         END
         $b$ $f$,
-        p_source.source || '_record_insert', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+        p_source.source || '_record_insert', p_source.source || '_pending_1', p_source.source || '_pending_2',
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_insert');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_insert',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format($f$
-        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        CREATE OR REPLACE FUNCTION pymig.%1$I() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
+        DECLARE
+            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
         BEGIN
-            INSERT INTO pymig.%2$I (entity, time)
-            SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o;
-            RETURN NULL;
+            IF %8$s THEN
+                PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o);
+            ELSIF v_is_second THEN
+                INSERT INTO pymig.%3$I (entity, time)
+                SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o;
+            ELSE
+                INSERT INTO pymig.%2$I (entity, time)
+                SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o;
+            END IF;
+            RETURN NULL;%9$s
         END
         $b$ $f$,
-        p_source.source || '_record_delete', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+        p_source.source || '_record_delete', p_source.source || '_pending_1', p_source.source || '_pending_2',
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_delete');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_delete',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format($f$
-        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        CREATE OR REPLACE FUNCTION pymig.%1$I() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
+        DECLARE
+            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
         BEGIN
-            INSERT INTO pymig.%2$I (entity, time)
-            SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o;
-            RETURN NULL;
+            IF %8$s THEN
+                PERFORM nextval(%7$L) WHERE EXISTS (SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o);
+            ELSIF v_is_second THEN
+                INSERT INTO pymig.%3$I (entity, time)
+                SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o;
+            ELSE
+                INSERT INTO pymig.%2$I (entity, time)
+                SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o;
+            END IF;
+            RETURN NULL;%9$s
         END
         $b$ $f$,
-        p_source.source || '_record_update', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+        p_source.source || '_record_update', p_source.source || '_pending_1', p_source.source || '_pending_2',
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_update');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_update',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format($f$
-        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        CREATE OR REPLACE FUNCTION pymig.%1$I() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
+        DECLARE
+            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
         BEGIN
-            INSERT INTO pymig.%2$I (entity, time, kind)
-            VALUES (NULL, NULL, 'truncate');
-            RETURN NULL;
+            IF %8$s THEN
+                PERFORM nextval(%7$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate'));
+            ELSIF v_is_second THEN
+                INSERT INTO pymig.%3$I (entity, time, kind)
+                VALUES (NULL, NULL, 'truncate');
+            ELSE
+                INSERT INTO pymig.%2$I (entity, time, kind)
+                VALUES (NULL, NULL, 'truncate');
+            END IF;
+            RETURN NULL;%9$s
         END
         $b$ $f$,
-        p_source.source || '_record_truncate', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+        p_source.source || '_record_truncate', p_source.source || '_pending_1', p_source.source || '_pending_2',
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_truncate');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_truncate',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format($f$
-        CREATE FUNCTION pymig.%1$I() RETURNS trigger
+        CREATE OR REPLACE FUNCTION pymig.%1$I() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
+        DECLARE
+            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
         BEGIN
-            INSERT INTO pymig.%2$I (entity, time)
-            SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT';
-            RETURN NULL;
+            IF %8$s THEN
+                PERFORM nextval(%7$L) WHERE EXISTS (SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT');
+            ELSIF v_is_second THEN
+                INSERT INTO pymig.%3$I (entity, time)
+                SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT';
+            ELSE
+                INSERT INTO pymig.%2$I (entity, time)
+                SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT';
+            END IF;
+            RETURN NULL;%9$s
         END
         $b$ $f$,
-        p_source.source || '_record_row', p_source.source || '_pending', p_source.entity_column, p_source.time_column);
+        p_source.source || '_record_row', p_source.source || '_pending_1', p_source.source || '_pending_2',
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_row');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_row',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
@@ -3378,7 +3797,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._create_trigger_functions(pymig.source) IS
-    'Makes the trigger functions of a source: one per event, and the row-level twin for logical replication apply, which fires no statement triggers.';
+    'Makes the trigger functions of a source, or makes them anew with other limits: one per event, and the row-level twin for logical replication apply, which fires no statement triggers.';
 
 -- sql/source/_disarm.sql
 CREATE OR REPLACE FUNCTION pymig._disarm(p_source pymig.source, p_lock_timeout interval)
@@ -3418,7 +3837,10 @@ DECLARE
 BEGIN
     PERFORM pymig._create_pending_view(p_without => p_source.source);
     EXECUTE format('DROP VIEW IF EXISTS pymig.%I', p_source.source || '_cell');
-    EXECUTE format('DROP TABLE IF EXISTS pymig.%I, pymig.%I', p_source.source || '_pending', p_source.source || '_todo');
+    EXECUTE format('DROP VIEW IF EXISTS pymig.%I', p_source.source || '_pending');
+    EXECUTE format('DROP TABLE IF EXISTS pymig.%I, pymig.%I, pymig.%I',
+        p_source.source || '_pending_1', p_source.source || '_pending_2', p_source.source || '_todo');
+    EXECUTE format('DROP SEQUENCE IF EXISTS pymig.%I, pymig.%I', p_source.source || '_turn', p_source.source || '_lost');
     FOREACH v_function IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate', 'row'] LOOP
         EXECUTE format('DROP FUNCTION IF EXISTS pymig.%I()', p_source.source || '_record_' || v_function);
     END LOOP;
@@ -3839,6 +4261,40 @@ $$;
 COMMENT ON PROCEDURE pymig._arm_source(text, boolean, interval) IS
     'Creates (or, with p_arm false, drops) the triggers of a source: attempts of 200 ms in transactions of their own, until p_lock_wait has passed (PM005 then names who holds the table).';
 
+-- sql/core/procedures/_drain_run.sql
+CREATE OR REPLACE PROCEDURE pymig._drain_run(p_source pymig.source, p_entity text, p_buckets bigint[])
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_half int := cardinality(p_buckets) / 2;
+    v_failure text;
+BEGIN
+    BEGIN
+        PERFORM set_config('lock_timeout', '10s', true);
+        PERFORM pymig._recompute_todo(p_source, p_entity, p_buckets);
+    EXCEPTION
+        WHEN OTHERS THEN
+            v_failure := SQLSTATE;
+            -- What another session holds, it holds for a half as well.
+            IF v_half = 0 AND v_failure = 'PM009' THEN
+                PERFORM pymig._todo_needs_channels(p_source, p_entity, p_buckets);
+            ELSIF v_half = 0 OR v_failure IN ('40001', '40P01', '55P03') THEN
+                PERFORM pymig._todo_failed(p_source, p_entity, p_buckets, v_failure, SQLERRM);
+                v_half := 0;
+            END IF;
+    END;
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    IF v_failure IS NOT NULL AND v_half > 0 THEN
+        CALL pymig._drain_run(p_source, p_entity, p_buckets[:v_half]);
+        CALL pymig._drain_run(p_source, p_entity, p_buckets[v_half + 1:]);
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE pymig._drain_run(pymig.source, text, bigint[]) IS
+    'Recomputes a run in a transaction of its own. One that fails is halved, until what can''t be recomputed is alone (R24).';
+
 -- sql/core/procedures/_migrate_adopted.sql
 CREATE OR REPLACE PROCEDURE pymig._migrate_adopted(p_source text, INOUT p_has_more boolean)
 LANGUAGE plpgsql
@@ -4058,6 +4514,10 @@ BEGIN
     v_source.dictionary := p_dictionary;
     v_source.dictionary_key := p_dictionary_key;
     v_source.dictionary_name := p_dictionary_name;
+    v_source.rotate_above := 8 * 1024 ^ 2;
+    v_source.queue_limit := 1024 ^ 3;
+    v_source.lost_seen := 0;
+    v_source.lost_handled := 0;
     v_source.registered_at := now();
     v_source.registered_by := session_user;
     v_source.time_type := (
@@ -4178,6 +4638,39 @@ $$;
 COMMENT ON PROCEDURE pymig.set_new_entities(text, text) IS
     'What the worker does with entities that begin to send after the source was armed: ask (write an event) or auto (migrate them). Example: CALL pymig.set_new_entities(''auto'')';
 
+-- sql/core/procedures/set_queue.sql
+CREATE OR REPLACE PROCEDURE pymig.set_queue(
+    p_source text DEFAULT NULL, p_rotate_above bigint DEFAULT NULL, p_limit bigint DEFAULT NULL, p_tablespace text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    v_source.rotate_above := coalesce(p_rotate_above, v_source.rotate_above);
+    v_source.queue_limit := CASE WHEN p_limit IS NULL THEN v_source.queue_limit ELSE nullif(p_limit, 0) END;
+    v_source.queue_tablespace := CASE WHEN p_tablespace IS NULL THEN v_source.queue_tablespace ELSE nullif(p_tablespace, '') END;
+    IF v_source.rotate_above <= 0 OR v_source.queue_limit <= v_source.rotate_above THEN
+        RAISE EXCEPTION 'the queue of % cannot be rotated above % bytes with a limit of %',
+            v_source.source, v_source.rotate_above, v_source.queue_limit
+            USING ERRCODE = 'PM020', HINT = 'p_rotate_above must be positive, and p_limit greater than it (0: no limit).';
+    ELSIF NOT coalesce((SELECT has_tablespace_privilege(t.oid, 'CREATE') FROM pg_tablespace AS t
+                        WHERE t.spcname = v_source.queue_tablespace), v_source.queue_tablespace IS NULL) THEN
+        RAISE EXCEPTION 'the queue of % cannot be in tablespace %', v_source.source, quote_ident(v_source.queue_tablespace)
+            USING ERRCODE = 'PM021', HINT = 'Create it, and grant CREATE on it to the role that runs the worker.';
+    END IF;
+    UPDATE pymig.source AS s
+    SET rotate_above = v_source.rotate_above, queue_limit = v_source.queue_limit, queue_tablespace = v_source.queue_tablespace
+    WHERE s.source = v_source.source;
+    PERFORM pymig._create_trigger_functions(v_source);
+    PERFORM pymig._note('INFO', v_source.source, NULL, 'queue set', format('Rotated above %s bytes, limit %s, tablespace %s.',
+        v_source.rotate_above, coalesce(v_source.queue_limit::text, 'none'), coalesce(v_source.queue_tablespace, 'of the database')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_queue(text, bigint, bigint, text) IS
+    'How large the pending queue of a source may grow, and where it is. What is NULL stays as it is. p_rotate_above: bytes above which its two tables change turns. p_limit: bytes of one of them above which the triggers record no key; the worker then repairs everything (0: no limit). '
+    'p_tablespace: a tablespace of its own (empty: that of the database), whose errors then can''t reach ingest, at the price of a subtransaction a statement; the worker moves the tables. Example: CALL pymig.set_queue(p_limit => 4294967296)';
+
 -- sql/core/procedures/start_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.start_sync(
     p_entity text,
@@ -4237,7 +4730,7 @@ DECLARE
     v_until timestamptz;
     v_source pymig.source;
     v_entities text[];
-    v_buckets bigint[];
+    v_runs text[];
     v_oldest timestamptz;
     -- Where in the ring of entities this pass is; several workers enter it at different places.
     v_place bigint := pymig._ring_place(random()::text);
@@ -4261,23 +4754,31 @@ BEGIN
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
-            SELECT d.entities, d.buckets, d.oldest INTO v_entities, v_buckets, v_oldest FROM pymig._due_todo(v_source, v_place) AS d;
+            PERFORM pymig._rotate_pending(v_source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            PERFORM pymig._notice_lost(v_source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            PERFORM pymig._queue_repairs(v_source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            PERFORM pymig._compact_todo(v_source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            SELECT d.entities, d.runs, d.oldest INTO v_entities, v_runs, v_oldest FROM pymig._due_todo(v_source, v_place) AS d;
             v_until := clock_timestamp() + greatest(c_slice, 4 * (clock_timestamp() - v_looked));
-            FOR v_i IN 1 .. coalesce(cardinality(v_buckets), 0) LOOP
+            FOR v_i IN 1 .. coalesce(cardinality(v_runs), 0) LOOP
                 IF v_i > 1 AND clock_timestamp() > v_until THEN
                     -- Whoever called waits for the keys that were there when the pass began, not for all that ever come.
                     v_goes_on := v_goes_on OR v_oldest <= v_started OR clock_timestamp() < v_started + c_pass;
                     EXIT;
                 END IF;
-                BEGIN
-                    PERFORM set_config('lock_timeout', '10s', true);
-                    PERFORM pymig._recompute_todo(v_source, v_entities[v_i], v_buckets[v_i]);
-                EXCEPTION
-                    WHEN SQLSTATE 'PM009' THEN
-                        PERFORM pymig._todo_needs_channels(v_source, v_entities[v_i], v_buckets[v_i]);
-                    WHEN OTHERS THEN
-                        PERFORM pymig._todo_failed(v_source, v_entities[v_i], v_buckets[v_i], SQLSTATE, SQLERRM);
-                END;
+                CALL pymig._drain_run(v_source, v_entities[v_i], v_runs[v_i]::bigint[]);
                 v_place := pymig._ring_place(v_entities[v_i]);
                     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -4299,7 +4800,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig.sync_pending(text, text, boolean) IS
-    'One pass of the worker: recomputes all keys that are pending, a bucket a transaction; adds channels; adopts new entities by policy. What arrives meanwhile is looked at every 100 ms, newest first. Several sessions may run it at once; pg_cron or `pymig worker` run it again and again. p_worker: name for the heartbeat. p_adopt false: leaves the history of adopted entities to another session''s migrate_adopted(). Example: CALL pymig.sync_pending()';
+    'One pass of the worker: recomputes all keys that are pending, a run of buckets a transaction; adds channels; adopts new entities by policy; rotates the queue. What arrives meanwhile is looked at every 100 ms, newest first. Several sessions may run it at once; pg_cron or `pymig worker` run it again and again. p_worker: name for the heartbeat. p_adopt false: leaves the history of adopted entities to another session''s migrate_adopted(). Example: CALL pymig.sync_pending()';
 
 -- sql/core/procedures/unregister_source.sql
 CREATE OR REPLACE PROCEDURE pymig.unregister_source(p_source text, p_lock_wait interval DEFAULT '10 minutes')
@@ -4421,7 +4922,7 @@ WITH pending AS MATERIALIZED (
     SELECT s.source, k.entity, k.keys, k.oldest FROM pymig.source AS s CROSS JOIN LATERAL pymig._pending_by_entity(s.source) AS k
 ),
 lag AS MATERIALIZED (SELECT l.source, l.entity, l.p50, l.p99 FROM pymig._lag_by_entity() AS l),
-source AS MATERIALIZED (SELECT s.source, s.wide_schema, pymig._trigger_state(s.narrow) AS triggers FROM pymig.source AS s)
+source AS MATERIALIZED (SELECT s.source, s.wide_schema, pymig._trigger_state(s.narrow) AS triggers, pymig._has_lost_keys(s) AS has_lost_keys FROM pymig.source AS s)
 SELECT e.source, e.entity, e.state,
     coalesce(c.rows, e.moved_rows, 0) AS rows_done,
     e.estimated_rows AS rows_estimated,
@@ -4444,7 +4945,8 @@ SELECT e.source, e.entity, e.state,
     e.verified_at,
     s.triggers,
     (SELECT count(*) FROM pymig.worker AS w WHERE w.seen_at > clock_timestamp() - interval '10 seconds') AS workers_alive,
-    e.last_error
+    e.last_error,
+    e.wide_table IS NOT NULL AND (e.repair_from IS NOT NULL OR s.has_lost_keys) AS keys_lost
 FROM pymig.entity AS e
 JOIN source AS s USING (source)
 LEFT JOIN LATERAL (
@@ -4482,3 +4984,4 @@ COMMENT ON COLUMN pymig.status.verified_at IS 'When it last verified without a d
 COMMENT ON COLUMN pymig.status.triggers IS 'armed, none, or drifted: then verify again.';
 COMMENT ON COLUMN pymig.status.workers_alive IS 'Workers with a heartbeat in the last 10 seconds.';
 COMMENT ON COLUMN pymig.status.last_error IS 'Last error that has not gone away yet.';
+COMMENT ON COLUMN pymig.status.keys_lost IS 'Changes were not recorded (the queue was full), and their repair is not queued yet.';

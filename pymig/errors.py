@@ -86,6 +86,9 @@ REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM015": NotDoneError,  # something depends on a wide table
     "PM020": UsageError,  # sizes of the pending queue that don't fit each other
     "PM021": UsageError,  # a tablespace the queue can't be in
+    "PM022": UsageError,  # the partitions of a table can't be followed, or not be kept
+    "PM023": NotDoneError,  # the partitions changed while they were read
+    "PM024": NotDoneError,  # a wide table has the only copy of rows
     "PM090": UsageError,  # the demo meets rows that are not its own
 }
 

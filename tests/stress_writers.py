@@ -78,6 +78,21 @@ GRANT USAGE ON SCHEMA stress TO pymig_stress_app;
 GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON stress.samples TO pymig_stress_app;
 GRANT USAGE ON SEQUENCE stress.samples_id_seq TO pymig_stress_app;
 """
+HOURS = range(4)
+LEAVES = (
+    "".join(
+        f"CREATE TABLE stress.h{h} PARTITION OF stress.samples"
+        f" FOR VALUES FROM ('2024-01-01 0{h}:00') TO ('2024-01-01 0{h + 1}:00');"
+        for h in HOURS
+    )
+    + """
+CREATE TABLE stress.before PARTITION OF stress.samples
+    FOR VALUES FROM (MINVALUE) TO ('2024-01-01 00:00');
+CREATE TABLE stress.after PARTITION OF stress.samples
+    FOR VALUES FROM ('2024-01-01 04:00') TO (MAXVALUE);
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA stress TO pymig_stress_app;
+"""
+)
 UNIQUE_KEY = "ALTER TABLE stress.samples ADD PRIMARY KEY (ship_id, data_channel_id, created_time)"
 PLAIN_KEY = "CREATE INDEX ON stress.samples (ship_id, data_channel_id, created_time)"
 
@@ -94,6 +109,7 @@ class World:
     url: str
     seed: int
     duplicates: bool = False
+    partitioned: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     failures: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
@@ -101,6 +117,7 @@ class World:
     channels: list[str] = field(default_factory=lambda: list(CHANNELS))
     recent: deque[Row] = field(default_factory=lambda: deque(maxlen=300))
     writer_pids: set[int] = field(default_factory=set)
+    ddl_pids: set[int] = field(default_factory=set)
     slowest: float = 0.0
     truncate_at: float | None = None
     truncate_every: float | None = None
@@ -137,7 +154,13 @@ def create_table(conn: psycopg.Connection[Any], world: World) -> None:
     """Create and fill the narrow table, and the plain role that writes it."""
     with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
         conn.execute(f"CREATE ROLE {APP_ROLE}")  # shared by all databases of the server
-    conn.execute(CREATE)
+    if world.partitioned:
+        conn.execute(
+            CREATE.replace("varchar(50));", "varchar(50)) PARTITION BY RANGE (created_time);")
+        )
+        conn.execute(LEAVES)
+    else:
+        conn.execute(CREATE)
     conn.execute(PLAIN_KEY if world.duplicates else UNIQUE_KEY)
     rng = world.rng("history")
     rows = {}
@@ -240,6 +263,8 @@ class Writer(threading.Thread):
             (0.4, self.add_ship),
             (1, self.nothing),
         ]
+        if world.partitioned:
+            self.ops.append((12, self.insert_direct))
         if not world.duplicates:
             self.ops += [(10, self.upsert), (5, self.insert_ignore), (6, self.merge)]
 
@@ -349,6 +374,10 @@ class Writer(threading.Thread):
     def _execute(
         self, cursor: psycopg.Cursor[Any], query: str, params: list[Any] | None = None
     ) -> None:
+        if self.world.partitioned and self.rng.random() < 0.3:  # straight into a partition
+            leaf = f"stress.h{self.rng.choice(HOURS)}"
+            for verb in ("UPDATE", "DELETE FROM"):
+                query = query.replace(f"{verb} {TABLE}", f"{verb} {leaf}")
         self.doing = query[:120]
         start = time.monotonic()
         try:
@@ -376,16 +405,23 @@ class Writer(threading.Thread):
         state = error.sqlstate or "lost connection"
         own = False
         if state == "40001":
+            # At READ COMMITTED only where a row moved to another partition meanwhile.
             own = self.isolation == "SERIALIZABLE" or (
-                self.isolation == "REPEATABLE READ" and not ours
+                not ours and (self.isolation == "REPEATABLE READ" or self.world.partitioned)
             )
             if ours:
                 state = "40001 seen in the trigger"
         elif state == "40P01":
             pids = {int(pid) for pid in re.findall(r"rocess (\d+)", diag.message_detail or "")}
-            own = not ours and pids <= self.world.writer_pids
+            # DETACH against who wrote into a partition and goes on through the table is a deadlock
+            # of the application's own, whoever else waits there.
+            own = not ours and (pids <= self.world.writer_pids or bool(pids & self.world.ddl_pids))
         elif state in ("23505", "21000"):
             own = not ours and diag.schema_name in (SCHEMA, None)
+        elif self.world.partitioned and state in ("23514", "42P01", "XX000"):
+            # No such partition, or not of this one; and what PostgreSQL says of ON CONFLICT while
+            # a partition comes or goes (seen without pymig, too).
+            own = not ours and (state != "XX000" or "arbiter index" in said)
         elif state == "55P03":
             own = not ours and self.doing.startswith("TRUNCATE")
         self.world.count(f"own error {state}" if own else f"FOREIGN error {state}")
@@ -459,6 +495,17 @@ class Writer(threading.Thread):
     def _where(self, minutes: int) -> list[Any]:
         start, span = self._span(minutes)
         return [*self._key(), start, start, span]
+
+    def insert_direct(self, cursor: psycopg.Cursor[Any]) -> None:
+        """Rows straight into the partition of an hour, whether it is attached or not."""
+        hour = self.rng.choice(HOURS)
+        rows = [
+            (*row[:2], f"2024-01-01 0{hour}:00:00.{self.rng.randrange(10**6):06d}", *row[3:])
+            for row in self._rows(self.rng.choice([1, 3, 12]))
+        ]
+        slots = ", ".join([_SLOTS] * len(rows))
+        self._execute(cursor, _INSERT.replace(TABLE, f"stress.h{hour}") + slots, _flat(rows))
+        self.world.count("direct inserts")
 
     def update_values(self, cursor: psycopg.Cursor[Any]) -> None:
         """Corrections of values, with or without their format."""
@@ -651,3 +698,65 @@ class Reader(threading.Thread):
             pass  # rolled back meanwhile
         except psycopg.errors.DeadlockDetected as error:
             self.world.fail(f"reader: {error}")
+
+
+class Partitioner(threading.Thread):
+    """A DBA whose partitions come and go: detached, dropped, emptied, attached with rows."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(name="partitioner", daemon=True)
+        self.world, self.rng = world, world.rng("partitioner")
+        self.doing = ""
+
+    def run(self) -> None:
+        try:
+            with psycopg.connect(self.world.url, autocommit=True, prepare_threshold=None) as conn:
+                with self.world.lock:
+                    self.world.writer_pids.add(conn.info.backend_pid)
+                    self.world.ddl_pids.add(conn.info.backend_pid)
+                conn.execute("SET application_name = 'stress partitioner'")
+                conn.execute("SET lock_timeout = '700ms'")
+                while not self.world.stop.wait(self.rng.random() * 0.25):
+                    self._step(conn)
+        except Exception as error:
+            self.world.fail(f"partitioner ({self.doing}): {error!r}")
+
+    def _step(self, conn: psycopg.Connection[Any]) -> None:
+        hour = self.rng.choice(HOURS)
+        leaf = f"stress.h{hour}"
+        row = conn.execute(
+            "SELECT to_regclass(%s) IS NOT NULL, i.inhrelid IS NOT NULL,"
+            " coalesce(i.inhdetachpending, false)"
+            " FROM (SELECT) AS x LEFT JOIN pg_inherits AS i ON i.inhrelid = to_regclass(%s)",
+            [leaf, leaf],
+        ).fetchone()
+        assert row is not None
+        exists, attached, pending = row
+        bounds = f"FOR VALUES FROM ('2024-01-01 0{hour}:00') TO ('2024-01-01 0{hour + 1}:00')"
+        if pending:
+            self.doing = f"ALTER TABLE {TABLE} DETACH PARTITION {leaf} FINALIZE"
+        elif attached:
+            self.doing = self.rng.choice(
+                [
+                    f"ALTER TABLE {TABLE} DETACH PARTITION {leaf}",
+                    f"ALTER TABLE {TABLE} DETACH PARTITION {leaf} CONCURRENTLY",
+                    f"DROP TABLE {leaf}",
+                    f"TRUNCATE {leaf}",
+                ]
+            )
+        elif exists:
+            attach = f"ALTER TABLE {TABLE} ATTACH PARTITION {leaf} {bounds}"
+            self.doing = self.rng.choice([attach, attach, f"DROP TABLE {leaf}"])
+        else:
+            self.doing = (
+                f"CREATE TABLE {leaf} PARTITION OF {TABLE} {bounds};"
+                f" GRANT SELECT, INSERT, UPDATE, DELETE ON {leaf} TO {APP_ROLE}"
+            )
+        try:
+            conn.execute(self.doing.encode())
+            self.world.count(f"partitions: {' '.join(self.doing.split()[:2]).lower()}")
+        except psycopg.Error as error:
+            own = error.sqlstate in ("55P03", "40P01", "42P01", "55000", "23514")
+            self.world.count(f"partitioner stopped by {error.sqlstate}")
+            if not own or "pymig" in str(error.diag.message_primary):
+                self.world.fail(f"partitioner: {error.sqlstate} {error} | {self.doing}")

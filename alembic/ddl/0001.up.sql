@@ -27,13 +27,14 @@ CREATE TABLE pymig.source (
     lost_seen bigint NOT NULL DEFAULT 0,
     lost_xid xid8,
     lost_handled bigint NOT NULL DEFAULT 0,
+    retention text NOT NULL DEFAULT 'drop' CHECK (retention IN ('drop', 'keep')),
     dictionary regclass,
     dictionary_key text,
     dictionary_name text,
     registered_at timestamptz NOT NULL DEFAULT now(),
     registered_by text NOT NULL DEFAULT session_user
 );
-COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities and set_queue; the lost_ columns by the worker.';
+COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities, set_retention and set_queue; the lost_ columns by the worker.';
 COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
 COMMENT ON COLUMN pymig.source.narrow IS 'The narrow table. pymig never alters its columns or rows.';
 COMMENT ON COLUMN pymig.source.entity_column IS 'Column whose value says which wide table a row belongs to.';
@@ -60,6 +61,7 @@ COMMENT ON COLUMN pymig.source.queue_tablespace IS 'Tablespace of the pending ta
 COMMENT ON COLUMN pymig.source.lost_seen IS 'Value of the sequence <source>_lost when a worker last looked.';
 COMMENT ON COLUMN pymig.source.lost_xid IS 'Its transaction then: who lost keys by that value has an older one.';
 COMMENT ON COLUMN pymig.source.lost_handled IS 'Value of that sequence up to which all entities were sent to repair.';
+COMMENT ON COLUMN pymig.source.retention IS 'What becomes of the wide rows of a partition that is detached or dropped: drop or keep.';
 COMMENT ON COLUMN pymig.source.dictionary IS 'Table that gives channels readable names; NULL: the channel names itself.';
 COMMENT ON COLUMN pymig.source.dictionary_key IS 'Its column that equals the channel column.';
 COMMENT ON COLUMN pymig.source.dictionary_name IS 'Its column with the readable name.';
@@ -213,7 +215,7 @@ COMMENT ON COLUMN pymig.quarantine.entity IS 'Its entity.';
 COMMENT ON COLUMN pymig.quarantine.channel IS 'Its channel.';
 COMMENT ON COLUMN pymig.quarantine.time IS 'Its time in the wide table (ISO, UTC).';
 COMMENT ON COLUMN pymig.quarantine.bucket IS 'Its bucket.';
-COMMENT ON COLUMN pymig.quarantine.reason IS 'unknown_format, other_column, several_values, type_mismatch, no_time, no_channel, or recompute_failed: a key that is tried again and again.';
+COMMENT ON COLUMN pymig.quarantine.reason IS 'unknown_format, other_column, several_values, type_mismatch, no_time, no_channel, closed_range, or recompute_failed: a key that is tried again and again.';
 COMMENT ON COLUMN pymig.quarantine.detail IS 'The reason as a sentence.';
 COMMENT ON COLUMN pymig.quarantine.narrow_row IS 'The whole narrow row.';
 COMMENT ON COLUMN pymig.quarantine.quarantined_at IS 'When it was found.';
@@ -249,6 +251,55 @@ COMMENT ON COLUMN pymig.verification.sample IS 'Up to 20 of the differences: cha
 COMMENT ON COLUMN pymig.verification.digest IS 'MD5 over the narrow side''s arrays in channel order: a record of what was compared.';
 COMMENT ON COLUMN pymig.verification.seconds IS 'Duration.';
 COMMENT ON COLUMN pymig.verification.checked_at IS 'When it was compared.';
+
+CREATE TABLE pymig.partition (
+    source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,
+    relation regclass NOT NULL,
+    attachment text NOT NULL,
+    name text NOT NULL,
+    is_leaf boolean NOT NULL,
+    by_time boolean NOT NULL,
+    first_tick bigint NOT NULL,
+    last_tick bigint NOT NULL,
+    state text NOT NULL CHECK (state IN ('new', 'armed', 'expanded', 'served', 'detaching', 'detached')),
+    attempts int NOT NULL DEFAULT 0,
+    retry_at timestamptz,
+    error text,
+    noticed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, relation)
+);
+COMMENT ON TABLE pymig.partition IS 'Partitions of a partitioned narrow table as the worker last saw them; the catalog is compared with it in every pass.';
+COMMENT ON COLUMN pymig.partition.source IS 'Its source.';
+COMMENT ON COLUMN pymig.partition.relation IS 'The partition.';
+COMMENT ON COLUMN pymig.partition.attachment IS 'Transaction that attached it (and those above it): another one where it was attached anew.';
+COMMENT ON COLUMN pymig.partition.name IS 'Its name when it was noticed.';
+COMMENT ON COLUMN pymig.partition.is_leaf IS 'It has rows itself, and no partitions.';
+COMMENT ON COLUMN pymig.partition.by_time IS 'Its range of times alone says which rows it has.';
+COMMENT ON COLUMN pymig.partition.first_tick IS 'First tick of its range.';
+COMMENT ON COLUMN pymig.partition.last_tick IS 'Last tick of its range (inclusive).';
+COMMENT ON COLUMN pymig.partition.state IS 'new (to be armed) -> armed (what wide has in its range is to be queued) -> expanded (what it has itself is) -> served; detaching (CONCURRENTLY, not yet done), detached (its triggers are to be dropped).';
+COMMENT ON COLUMN pymig.partition.attempts IS 'Failed attempts at the next step.';
+COMMENT ON COLUMN pymig.partition.retry_at IS 'Not before this time is it tried again.';
+COMMENT ON COLUMN pymig.partition.error IS 'Error of the last attempt.';
+COMMENT ON COLUMN pymig.partition.noticed_at IS 'When it was noticed.';
+
+CREATE TABLE pymig.closed_range (
+    source text NOT NULL,
+    entity text NOT NULL,
+    first_tick bigint NOT NULL,
+    last_tick bigint NOT NULL,
+    partition_name text NOT NULL,
+    closed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, entity, first_tick, last_tick),
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.closed_range IS 'Ranges whose partition is gone and whose wide rows are kept (retention keep): no recompute touches them.';
+COMMENT ON COLUMN pymig.closed_range.source IS 'Its source.';
+COMMENT ON COLUMN pymig.closed_range.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.closed_range.first_tick IS 'First tick that is closed.';
+COMMENT ON COLUMN pymig.closed_range.last_tick IS 'Last tick that is closed.';
+COMMENT ON COLUMN pymig.closed_range.partition_name IS 'The partition that had it.';
+COMMENT ON COLUMN pymig.closed_range.closed_at IS 'When it was closed.';
 
 CREATE TABLE pymig.worker (
     worker text PRIMARY KEY,

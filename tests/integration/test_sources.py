@@ -421,7 +421,6 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
     "empty name": {"p_source": "''"},
     "NULL name": {"p_source": "NULL"},
     "NULL table": {"p_narrow": "NULL"},
-    "partitioned": {"p_narrow": "'parted'"},
     "inheritance": {"p_narrow": "'parent'"},
     "view": {"p_narrow": "'a_view'"},
     "materialized view": {"p_narrow": "'a_matview'"},

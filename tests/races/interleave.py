@@ -64,6 +64,9 @@ CALL pymig.register_source('tbl_data_timeseries', 'tenant.tbl_data_timeseries', 
     '{"Decimal":"double_v","Integer":"long_v","String":"str_v","Boolean":"bool_v"}',
     p_tie_break => %s::text[], p_new_entities => %s)
 """
+PLAIN_END: LiteralString = "value_format varchar(50));"
+PARTITIONED_END: LiteralString = "value_format varchar(50)) PARTITION BY RANGE (created_time);"
+DAYS = range(1, 7)
 INSERT: LiteralString = (
     "INSERT INTO tenant.tbl_data_timeseries (ship_id, data_channel_id, created_time, long_v,"
     " value_format) VALUES (%s, %s, %s::timestamp, %s, 'Integer')"
@@ -133,7 +136,13 @@ class Stage:
     """A source on a fresh database, a director's connection, and the pause points."""
 
     def __init__(
-        self, db: Database, *, unique: bool = True, policy: str = "ask", options: str = ""
+        self,
+        db: Database,
+        *,
+        unique: bool = True,
+        policy: str = "ask",
+        options: str = "",
+        partitioned: bool = False,
     ) -> None:
         self.db, self.unique = db, unique
         self.options = {"options": options} if options else {}
@@ -141,7 +150,11 @@ class Stage:
         self.keys = Session(db, "holder")
         self.main.run("SET statement_timeout = '15s'")  # a scenario that hangs says where
         self.main.run(PAUSES)
-        self.main.run(NARROW_TABLE)
+        self.main.run(
+            NARROW_TABLE.replace(PLAIN_END, PARTITIONED_END) if partitioned else NARROW_TABLE
+        )
+        for day in DAYS if partitioned else ():
+            self.partition(day)
         self.main.run(UNIQUE if unique else NOT_UNIQUE)
         self.main.run(f"CREATE INDEX ON {TABLE} (created_time DESC)")
         self.main.run(REGISTER, [] if unique else ["id"], policy)
@@ -154,6 +167,17 @@ class Stage:
     def session(self, actor: str) -> Session:
         """A new connection of that name."""
         return Session(self.db, actor, **self.options)
+
+    def partition(self, day: int, name: str = "") -> str:
+        """A new partition for one day of March 2024; returns its name."""
+        name = name or f"tenant.p{day}"
+        self.main.run(f"CREATE TABLE {name} PARTITION OF {TABLE} {self.bounds(day)}")
+        return name
+
+    @staticmethod
+    def bounds(day: int) -> str:
+        """The partition bound of one day."""
+        return f"FOR VALUES FROM ('2024-03-{day:02d}') TO ('2024-03-{day + 1:02d}')"
 
     # --- what happens in a narrow table ---------------------------------------------------------
 

@@ -175,9 +175,10 @@ def test_every_error_has_a_code_and_a_hint() -> None:
 #: %L) or from type names of the catalog; read by a person for injection. Add none without reading.
 BUILT_FROM_QUOTED_PARTS: Final = frozenset(
     {
-        "_add_missing_columns", "_canonical_entity", "_collect_pending", "_compare_bucket",
-        "_create_part", "_create_parts_view", "_create_source_objects", "_drop_wide_tables",
-        "_grant_read", "_next_narrow_bucket", "_quarantine_rows", "_recompute",
+        "_add_missing_columns", "_canonical_entity", "_close_range", "_collect_pending",
+        "_compare_bucket", "_create_part", "_create_parts_view", "_create_source_objects",
+        "_drop_wide_tables", "_expand_range", "_grant_read", "_next_narrow_bucket",
+        "_quarantine_closed", "_quarantine_rows", "_queue_partition", "_recompute",
         "_recompute_by_arrays", "_recompute_singly",
     }
 )  # fmt: skip
@@ -243,7 +244,7 @@ def test_rendered_sql_parses(rendered: Rendered) -> None:
     assert statements
     # The parser of bodies knows no schema but public; whose types they are does not matter to it.
     plain = re.sub(r"\b(pymig|demo_fleet)\.", "public.", _without_parameters(rendered.sql))
-    for text in pglast.split(plain.replace("public.planned_channel[]", "text[]")):
+    for text in pglast.split(re.sub(r"public\.(planned_channel|partition)\[\]", "text[]", plain)):
         if re.search(r"LANGUAGE\s+plpgsql\b", text) and text.lstrip().startswith("CREATE"):
             assert pglast.parse_plpgsql(text)
 

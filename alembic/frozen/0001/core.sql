@@ -118,6 +118,9 @@ AS $$
          format('Role %s may not create tables in schema %I.', current_user, p_source.wide_schema)),
         (NOT pg_has_role(current_user, (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_source.narrow), 'USAGE'),
          format('Role %s does not own %s, and only its owner can enable triggers always.', current_user, p_source.narrow)),
+        (EXISTS (SELECT FROM pymig._partition_tree(p_source) AS t JOIN pg_class AS c ON c.oid = t.relation
+                 WHERE NOT pg_has_role(current_user, c.relowner, 'USAGE')),
+         format('Role %s does not own all partitions of %s.', current_user, p_source.narrow)),
         (p_source.reads_by_key AND NOT i.reads_by_key,
          format('The index on (%I, %I, %I) is gone since the source was registered.', p_source.entity_column, p_source.channel_column, p_source.time_column)),
         (p_source.reads_by_time AND NOT i.reads_by_time,
@@ -129,6 +132,38 @@ AS $$
     WHERE b.holds
 $$;
 COMMENT ON FUNCTION pymig._blockers(pymig.source, int) IS 'What stands in the way of a migration, a sentence each.';
+
+-- sql/core/functions/_bound_tick.sql
+CREATE OR REPLACE FUNCTION pymig._bound_tick(p_bound text, p_time_type text, p_is_upper boolean)
+RETURNS bigint
+LANGUAGE sql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+    SELECT CASE
+        WHEN p_bound IS NULL THEN NULL
+        WHEN p_bound = 'MINVALUE' THEN (-9223372036854775808)::bigint
+        WHEN p_bound = 'MAXVALUE' THEN 9223372036854775807::bigint
+        ELSE b.tick - (p_is_upper AND b.tick NOT IN (9223372036854775807, -9223372036854775808))::int
+    END
+    FROM (
+        SELECT CASE p_time_type
+            WHEN 'bigint' THEN nullif(btrim(v.value, ''''), '')::bigint
+            WHEN 'date' THEN pymig.tick_of(btrim(v.value, '''')::date)
+            WHEN 'timestamp with time zone' THEN pymig.tick_of(btrim(v.value, '''')::timestamptz)
+            ELSE pymig.tick_of(btrim(v.value, '''')::timestamp) END AS tick
+        FROM (SELECT CASE WHEN p_bound NOT IN ('MINVALUE', 'MAXVALUE') THEN p_bound END AS value) AS v
+    ) AS b
+$$;
+COMMENT ON FUNCTION pymig._bound_tick(text, text, boolean) IS
+    'Bound of a partition as pg_get_expr prints it -> first or (p_is_upper: the bound is exclusive) last tick of the partition.';
 
 -- sql/core/functions/_bucket_end.sql
 CREATE OR REPLACE FUNCTION pymig._bucket_end(p_source pymig.source, p_bucket bigint)
@@ -189,6 +224,10 @@ DECLARE
     v_entity text;
     v_exists boolean;
 BEGIN
+    -- The narrow table was dropped: whoever was migrated can still be rolled back.
+    IF v_type IS NULL AND EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity) THEN
+        RETURN p_entity;
+    END IF;
     BEGIN
         EXECUTE format('SELECT %L::%s::text', p_entity, v_type) INTO v_entity;
         EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L)', p_source.source || '_cell', v_entity)
@@ -224,6 +263,35 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._cast_sql(text, text, text) IS
     'SQL expression that turns a value of one kind into a cell type without loss (NULL at run time where a value does not fit); NULL: never possible.';
+
+-- sql/core/functions/_check_keep.sql
+CREATE OR REPLACE FUNCTION pymig._check_keep(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- A default partition has no range either; but mostly it has no rows, and stays.
+    v_odd text := (SELECT string_agg(t.relation::text, ', ' ORDER BY t.relation)
+                   FROM pymig._partition_tree(p_source) AS t JOIN pg_class AS c ON c.oid = t.relation
+                   WHERE t.is_leaf AND NOT t.by_time AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT');
+BEGIN
+    IF NOT pymig._is_partitioned(p_source.narrow) THEN
+        RAISE EXCEPTION '% is not partitioned, so no partition of it can go', p_source.narrow
+            USING ERRCODE = 'PM022', HINT = 'The policy keep is for partitioned tables. Rows deleted from a table go from the wide table, too.';
+    ELSIF p_source.grain_ticks IS NOT NULL THEN
+        RAISE EXCEPTION 'wide rows can''t be kept with a time grain: one of them may stem from two partitions'
+            USING ERRCODE = 'PM022', HINT = 'Stay with the policy drop, or detach what shall be kept and register it as a source of its own.';
+    ELSIF v_odd IS NOT NULL THEN
+        RAISE EXCEPTION 'wide rows can''t be kept by a range of % alone where partitions are cut otherwise', quote_ident(p_source.time_column)
+            USING ERRCODE = 'PM022', DETAIL = format('These are not cut by range of time alone: %s.', v_odd),
+            HINT = 'Stay with the policy drop.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._check_keep(pymig.source) IS
+    'PM022 where a partition that goes leaves no range of times of its own behind that could be closed.';
 
 -- sql/core/functions/_check_source.sql
 CREATE OR REPLACE FUNCTION pymig._check_source(p_source pymig.source)
@@ -265,12 +333,12 @@ BEGIN
             format('there already is a source %L', p_source.source)
         WHEN EXISTS (SELECT FROM pymig.source AS s WHERE s.narrow = p_source.narrow) THEN
             format('%s is already registered', p_source.narrow)
-        WHEN p_source.narrow IS NULL OR v_relation.relkind IS DISTINCT FROM 'r' THEN
-            format('%s is %s, and only an ordinary table can be a source', coalesce(p_source.narrow::text, 'NULL'),
-                CASE v_relation.relkind WHEN 'p' THEN 'a partitioned table' WHEN 'v' THEN 'a view' WHEN 'f' THEN 'a foreign table'
+        WHEN p_source.narrow IS NULL OR v_relation.relkind <> ALL ('{r,p}') THEN
+            format('%s is %s, and only an ordinary or a partitioned table can be a source', coalesce(p_source.narrow::text, 'NULL'),
+                CASE v_relation.relkind WHEN 'v' THEN 'a view' WHEN 'f' THEN 'a foreign table'
                      WHEN 'm' THEN 'a materialized view' ELSE 'no table' END)
         WHEN v_relation.relpersistence = 't' THEN format('%s is a temporary table', p_source.narrow)
-        WHEN v_relation.relhassubclass THEN format('%s has inheritance children, whose changes fire no trigger of its own', p_source.narrow)
+        WHEN v_relation.relhassubclass AND v_relation.relkind = 'r' AND NOT pymig._is_hypertable(p_source.narrow) THEN format('%s has inheritance children, whose changes fire no trigger of its own', p_source.narrow)
         WHEN v_missing IS NOT NULL THEN format('%s has no column %s', p_source.narrow, v_missing)
         WHEN p_source.entity_column IS NULL OR p_source.channel_column IS NULL OR p_source.time_column IS NULL THEN
             'the entity, channel and time columns must all be named'
@@ -306,12 +374,14 @@ BEGIN
     IF v_wrong IS NULL AND NOT (has_table_privilege(p_source.narrow, 'SELECT') AND has_table_privilege(p_source.narrow, 'TRIGGER')) THEN
         RAISE EXCEPTION 'role % may not read % and create triggers on it', current_user, p_source.narrow
             USING ERRCODE = 'PM008', HINT = format('GRANT SELECT, TRIGGER ON %s TO %I; arming also needs its owner.', p_source.narrow, current_user);
-    ELSIF v_wrong IS NOT NULL THEN
+    ELSIF v_wrong IS NULL THEN
+        PERFORM pymig._check_source_partitions(p_source);
+    ELSE
         RAISE EXCEPTION '%', v_wrong USING ERRCODE = 'PM003', HINT = v_hint;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig._check_source(pymig.source) IS 'PM003 with one sentence on the first thing that makes a table unfit as a source; PM008 for a missing privilege.';
+COMMENT ON FUNCTION pymig._check_source(pymig.source) IS 'PM003 with one sentence on the first thing that makes a table unfit as a source; PM008 for a missing privilege; PM022 where its partitions can''t be followed.';
 
 -- sql/core/functions/_check_source_indexes.sql
 CREATE OR REPLACE FUNCTION pymig._check_source_indexes(p_source pymig.source)
@@ -334,6 +404,33 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._check_source_indexes(pymig.source) IS 'PM003 where no index serves chunks, or duplicates could not be decided.';
+
+-- sql/core/functions/_check_source_partitions.sql
+CREATE OR REPLACE FUNCTION pymig._check_source_partitions(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_parent text := (SELECT i.inhparent::regclass::text FROM pg_inherits AS i WHERE i.inhrelid = p_source.narrow LIMIT 1);
+    v_foreign text := (SELECT string_agg(t.relation::text, ', ' ORDER BY t.relation) FROM pymig._partition_tree(p_source) AS t
+                       JOIN pg_class AS c ON c.oid = t.relation AND c.relkind = 'f');
+BEGIN
+    IF pymig._is_hypertable(p_source.narrow) THEN
+        RAISE EXCEPTION '% is a hypertable of TimescaleDB, and its chunks come, go and are compressed without the events pymig relies on', p_source.narrow
+            USING ERRCODE = 'PM022', HINT = 'A table partitioned by PostgreSQL itself (PARTITION BY RANGE) is served.';
+    ELSIF v_parent IS NOT NULL THEN
+        RAISE EXCEPTION '% belongs to %, and what is written through that one would not be recorded', p_source.narrow, v_parent
+            USING ERRCODE = 'PM022', HINT = format('Register %s.', v_parent);
+    ELSIF v_foreign IS NOT NULL THEN
+        RAISE EXCEPTION 'partitions of % are foreign tables, whose changes fire no trigger here', p_source.narrow
+            USING ERRCODE = 'PM022', DETAIL = v_foreign, HINT = 'Detach them, or stay with the narrow table.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._check_source_partitions(pymig.source) IS
+    'PM022 with one sentence where a table is part of another one, a hypertable, or has partitions elsewhere.';
 
 -- sql/core/functions/_check_source_spans.sql
 CREATE OR REPLACE FUNCTION pymig._check_source_spans(p_source pymig.source, p_bucket interval, p_grain interval)
@@ -435,7 +532,7 @@ AS $$
 DECLARE
     c_attempts constant int := 5;
     -- Another session was in the way, not the data: no smaller chunk would help, and it ends some day.
-    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03');
+    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03', 'PM023');
     v_middle bigint := p_chunk.first_bucket + (p_chunk.last_bucket - p_chunk.first_bucket) / 2;
     v_chunk pymig.chunk;
     v_source pymig.source := pymig._source(p_chunk.source);
@@ -486,6 +583,93 @@ $$;
 COMMENT ON FUNCTION pymig._chunk_needs_channels(pymig.source, pymig.chunk) IS
     'Adds the columns a chunk missed; the chunk is tried again. What fails here is written to it.';
 
+-- sql/core/functions/_close_range.sql
+CREATE OR REPLACE FUNCTION pymig._close_range(p_source pymig.source, p_entity text, p_partition pymig.partition)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_table text;
+    v_has_rows boolean;
+    v_is_behind boolean;
+BEGIN
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => false);
+    SELECT p.wide_table INTO v_table FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- Where nothing is kept nothing needs protection, and a row that comes late has its place.
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I AS w WHERE w.%I BETWEEN %L::%s AND %L::%5$s)',
+        p_source.wide_schema, v_table, p_source.time_column, pymig.time_text(p_partition.first_tick, p_source.time_type),
+        p_source.time_type, pymig.time_text(p_partition.last_tick, p_source.time_type))
+    INTO v_has_rows;
+    EXECUTE format(
+        'SELECT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = %5$L AND e.entity = %6$L AND e.state NOT IN (''backfilled'', ''verified''))
+             OR EXISTS (SELECT FROM pymig.%1$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %6$L AND p.time BETWEEN %2$L AND %3$L::%4$s)
+             OR EXISTS (SELECT FROM pymig.%7$I AS d WHERE d.entity = %6$L AND d.bucket BETWEEN %8$s AND %9$s)',
+        p_source.source || '_pending', pymig.time_text(p_partition.first_tick, p_source.time_type),
+        pymig.time_text(p_partition.last_tick, p_source.time_type), p_source.time_type, p_source.source, p_entity, p_source.source || '_todo',
+        pymig.bucket_of(p_partition.first_tick, p_source.bucket_ticks), pymig.bucket_of(p_partition.last_tick, p_source.bucket_ticks))
+    INTO v_is_behind;
+    IF v_is_behind AND p_partition.state <> 'detaching' THEN
+        PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'kept rows may lack changes',
+            format('%s went before all of it was in the wide table; what was not is in neither.', p_partition.name));
+    END IF;
+    IF v_has_rows THEN
+        INSERT INTO pymig.closed_range (source, entity, first_tick, last_tick, partition_name)
+        VALUES (p_source.source, p_entity, p_partition.first_tick, p_partition.last_tick, p_partition.name)
+        ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._close_range(pymig.source, text, pymig.partition) IS
+    'Closes the range of a partition that is gone, if the entity has wide rows in it: from now on recomputes leave it alone, and narrow rows in it go to quarantine. An event tells where the wide table was behind at that moment.';
+
+-- sql/core/functions/_closed_rows_sql.sql
+CREATE OR REPLACE FUNCTION pymig._closed_rows_sql(
+    p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text DEFAULT NULL)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'SELECT n.channel::text AS channel, n.time, ''closed_range'' AS reason, n.narrow_row
+         FROM pymig.%I AS n WHERE n.entity = %L AND %s AND (%s)',
+        p_source.source || '_cell', p_entity,
+        pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, p_times),
+        coalesce(pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_first_bucket, p_last_bucket), 'false'))
+$$;
+COMMENT ON FUNCTION pymig._closed_rows_sql(pymig.source, text, bigint, bigint, text) IS
+    'SELECT of the narrow rows of an entity that stand in a closed range: channel, time, reason, narrow_row.';
+
+-- sql/core/functions/_closed_sql.sql
+CREATE OR REPLACE FUNCTION pymig._closed_sql(
+    p_source pymig.source, p_entity text, p_column text, p_first_bucket bigint, p_last_bucket bigint)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('%s BETWEEN %L::%s AND %L::%3$s', p_column, pymig.time_text(c.first_tick, p_source.time_type),
+        p_source.time_type, pymig.time_text(c.last_tick, p_source.time_type)), ' OR ' ORDER BY c.first_tick)
+    FROM pymig.closed_range AS c
+    WHERE c.source = p_source.source AND c.entity = p_entity
+      AND pymig.bucket_of(c.first_tick, p_source.bucket_ticks) <= p_last_bucket
+      AND pymig.bucket_of(c.last_tick, p_source.bucket_ticks) >= p_first_bucket
+$$;
+COMMENT ON FUNCTION pymig._closed_sql(pymig.source, text, text, bigint, bigint) IS
+    'SQL condition that holds for the times of a run of buckets that are closed for an entity; NULL: none is.';
+
 -- sql/core/functions/_collect_pending.sql
 CREATE OR REPLACE FUNCTION pymig._collect_pending(p_source pymig.source)
 RETURNS bigint
@@ -502,9 +686,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_keys bigint;
-    v_truncated boolean;
-    v_table text;
-    r_part record;
+    v_truncates text[];
 BEGIN
     IF NOT pg_try_advisory_xact_lock(pymig._lock_key('collect', p_source.source)) THEN
         RETURN 0;
@@ -541,38 +723,25 @@ BEGIN
         ),
         kept AS (
             INSERT INTO pymig.%2$I (entity, bucket, times, recorded_at)
-            SELECT c.entity, c.bucket, ARRAY(SELECT DISTINCT t.time FROM unnest(c.times) AS t (time)), c.recorded_at
+            SELECT c.entity, c.bucket, CASE c.kind WHEN 'key' THEN ARRAY(SELECT DISTINCT t.time FROM unnest(c.times) AS t (time)) END, c.recorded_at
             FROM collected AS c
-            WHERE c.kind = 'key' AND (
+            WHERE c.kind IN ('key', 'bucket') AND (
                 EXISTS (SELECT FROM pymig.entity AS e
                         WHERE e.source = %3$L AND e.entity = c.entity AND e.state NOT IN ('known', 'rolled_back'))
                 OR EXISTS (SELECT FROM adopted AS a WHERE a.entity = c.entity AND a.is_adopted))
         )
-        SELECT coalesce(sum(c.keys), 0), coalesce(bool_or(c.kind = 'truncate'), false) FROM collected AS c
+        SELECT coalesce(sum(c.keys), 0), array_agg(DISTINCT c.kind) FILTER (WHERE c.kind LIKE 'truncate%%') FROM collected AS c
         $sql$, p_source.source || '_pending_2', p_source.source || '_todo', p_source.source, p_source.new_entities,
         p_source.column_types, p_source.bucket_ticks, p_source.source || '_pending_1')
-    INTO v_keys, v_truncated;
+    INTO v_keys, v_truncates;
     -- Left behind where a roll-back met a pass that was under way.
     EXECUTE format(
         'DELETE FROM pymig.%I AS d USING pymig.entity AS e
          WHERE e.source = %L AND e.entity = d.entity AND e.state IN (''known'', ''rolled_back'')',
         p_source.source || '_todo', p_source.source);
-    IF v_truncated THEN
-        -- No narrow row is left of what wide has: look at every bucket again. A chunk in flight held TRUNCATE up until it had committed.
-        FOR r_part IN
-            SELECT p.entity FROM pymig.part AS p WHERE p.source = p_source.source AND p.part = 1
-        LOOP
-            PERFORM pymig._lock_entity(p_source.source, r_part.entity, p_exclusive => false);
-            SELECT p.wide_table INTO v_table FROM pymig.part AS p
-            WHERE p.source = p_source.source AND p.entity = r_part.entity AND p.part = 1;
-            CONTINUE WHEN NOT FOUND;
-            EXECUTE format(
-                'INSERT INTO pymig.%1$I (entity, bucket, times, recorded_at)
-                 SELECT DISTINCT %2$L, %3$s, NULL::%4$s[], now() FROM %5$I.%6$I AS w
-                 UNION SELECT %2$L, %7$s, NULL, now()',
-                p_source.source || '_todo', r_part.entity, pymig._bucket_sql(p_source, format('w.%I', p_source.time_column)),
-                p_source.time_type, p_source.wide_schema, v_table, (-9223372036854775807));
-        END LOOP;
+    IF v_truncates IS NOT NULL THEN
+        -- No narrow row is left of what wide has: look at its buckets again.
+        PERFORM pymig._expand_truncates(p_source, v_truncates);
     END IF;
     RETURN v_keys;
 END
@@ -1037,6 +1206,27 @@ $$;
 COMMENT ON FUNCTION pymig._discover_channels(pymig.source, text, boolean) IS
     'All channels of an entity, and the native kinds of value seen in them (all rows, or the latest 100 of each where channels are read by key).';
 
+-- sql/core/functions/_drop_triggers.sql
+CREATE OR REPLACE FUNCTION pymig._drop_triggers(p_source pymig.source, p_relation regclass, p_lock_timeout interval)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_trigger name;
+BEGIN
+    PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
+    FOR v_trigger IN
+        SELECT t.tgname FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.proname = p_source.source || substr(t.tgname, 6)
+        WHERE t.tgrelid = p_relation AND t.tgname LIKE 'pymig\_record\_%'
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, p_relation);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_triggers(pymig.source, regclass, interval) IS
+    'One attempt to drop the triggers of a source from one table; 55P03 where a reader or writer held it for longer than the timeout.';
+
 -- sql/core/functions/_drop_wide_tables.sql
 CREATE OR REPLACE FUNCTION pymig._drop_wide_tables(p_source pymig.source, p_entity text)
 RETURNS void
@@ -1182,6 +1372,99 @@ END
 $$;
 COMMENT ON FUNCTION pymig._estimate_rows(pymig.source, text) IS
     'Narrow rows of an entity by the planner''s statistics (ANALYZE the narrow table for a good one).';
+
+-- sql/core/functions/_expand_partition.sql
+CREATE OR REPLACE FUNCTION pymig._expand_partition(p_source pymig.source, p_partition pymig.partition)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_entity text;
+BEGIN
+    -- A row may have been recomputed into wide and deleted before the triggers were there. Whoever is just recomputing has
+    -- perhaps read such a row, and is waited for, in attempts. No lock of the narrow table is held meanwhile: a recompute
+    -- that waits for one would close a circle (TRUNCATE), and ingest could be its victim.
+    PERFORM set_config('lock_timeout', '300ms', true);
+    FOREACH v_entity IN ARRAY ARRAY(
+        SELECT p.entity FROM pymig.part AS p WHERE p.source = p_source.source AND p.part = 1 ORDER BY p.entity)
+    LOOP
+        PERFORM pymig._lock_entity(p_source.source, v_entity, p_exclusive => true);
+        PERFORM pymig._expand_range(p_source, v_entity, p_partition.first_tick, p_partition.last_tick);
+    END LOOP;
+    UPDATE pymig.partition AS p SET state = 'expanded', attempts = 0, retry_at = NULL, error = NULL
+    WHERE p.source = p_partition.source AND p.relation = p_partition.relation;
+END
+$$;
+COMMENT ON FUNCTION pymig._expand_partition(pymig.source, pymig.partition) IS
+    'Queues every bucket in which wide has rows in the range of a new partition, which is armed by now.';
+
+-- sql/core/functions/_expand_range.sql
+CREATE OR REPLACE FUNCTION pymig._expand_range(p_source pymig.source, p_entity text, p_first_tick bigint, p_last_tick bigint)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_first bigint := pymig.bucket_of(p_first_tick, p_source.bucket_ticks);
+    v_last bigint := pymig.bucket_of(p_last_tick, p_source.bucket_ticks);
+    v_is_all boolean := v_first = -9223372036854775808 AND v_last = 9223372036854775807;
+    v_table text;
+BEGIN
+    IF v_first > v_last THEN
+        RETURN;
+    END IF;
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => false);
+    SELECT p.wide_table INTO v_table FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    EXECUTE format(
+        'INSERT INTO pymig.%1$I (entity, bucket, times, recorded_at)
+         SELECT %2$L, b.bucket, NULL::%3$s[], now()
+         FROM (SELECT DISTINCT %4$s FROM %5$I.%6$I AS w WHERE %7$s
+               UNION SELECT q.bucket FROM pymig.quarantine AS q
+               WHERE q.source = %8$L AND q.entity = %2$L AND q.bucket BETWEEN %9$s AND %10$s
+               UNION SELECT %11$s WHERE %12$L) AS b (bucket)',
+        p_source.source || '_todo', p_entity, p_source.time_type,
+        pymig._bucket_sql(p_source, format('w.%I', p_source.time_column)), p_source.wide_schema, v_table,
+        pymig._time_condition(p_source, format('w.%I', p_source.time_column), v_first, v_last),
+        p_source.source, v_first, v_last, (-9223372036854775807), v_is_all);
+END
+$$;
+COMMENT ON FUNCTION pymig._expand_range(pymig.source, text, bigint, bigint) IS
+    'Queues every bucket in which an entity has wide or quarantined rows between two ticks, to be looked at again. Everything includes the rows without a time.';
+
+-- sql/core/functions/_expand_truncates.sql
+CREATE OR REPLACE FUNCTION pymig._expand_truncates(p_source pymig.source, p_kinds text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- A chunk in flight held TRUNCATE up until it had committed. TRUNCATE of all has a marker of each partition: one will do.
+    PERFORM pymig._expand_range(p_source, p.entity, t.first_tick, t.last_tick)
+    FROM pymig.part AS p
+    CROSS JOIN (
+        SELECT DISTINCT coalesce(x.first_tick, -9223372036854775808) AS first_tick, coalesce(x.last_tick, 9223372036854775807) AS last_tick
+        FROM unnest(p_kinds) AS k (kind)
+        LEFT JOIN pymig.partition AS x ON x.source = p_source.source AND x.relation::oid::text = split_part(k.kind, ':', 2)
+        WHERE NOT p_source.narrow::oid::text = ANY (SELECT split_part(o.kind, ':', 2) FROM unnest(p_kinds) AS o (kind))
+           OR split_part(k.kind, ':', 2) = p_source.narrow::oid::text
+    ) AS t
+    WHERE p.source = p_source.source AND p.part = 1;
+END
+$$;
+COMMENT ON FUNCTION pymig._expand_truncates(pymig.source, text[]) IS
+    'Queues what a TRUNCATE emptied, given the kinds of its markers (truncate:<oid of the table>): the range of a partition, or all.';
 
 -- sql/core/functions/_expected_bytes.sql
 CREATE OR REPLACE FUNCTION pymig._expected_bytes(p_rows bigint, p_layout pymig.planned_channel[])
@@ -1341,6 +1624,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    PERFORM pymig._require_no_closed_range(p_source.source, p_entity);
     PERFORM pymig._drop_wide_tables(p_source, p_entity);
     DELETE FROM pymig.chunk AS c WHERE c.source = p_source.source AND c.entity = p_entity;
     DELETE FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
@@ -1464,6 +1748,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet?';
 
+-- sql/core/functions/_has_triggers.sql
+CREATE OR REPLACE FUNCTION pymig._has_triggers(p_source text, p_relation regclass)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT count(t.oid) = CASE (SELECT c.relkind FROM pg_class AS c WHERE c.oid = p_relation) WHEN 'p' THEN 4 ELSE 5 END
+        AND bool_and(t.tgenabled = CASE t.tgname WHEN 'pymig_record_row' THEN 'R' ELSE 'A' END)
+    FROM pg_trigger AS t
+    JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.proname = p_source || substr(t.tgname, 6)
+    WHERE t.tgrelid = p_relation AND t.tgname LIKE 'pymig\_record\_%'
+$$;
+COMMENT ON FUNCTION pymig._has_triggers(text, regclass) IS
+    'Are all triggers of a source on this table, enabled as installed? A partitioned table has no row-level twin: its partitions have.';
+
 -- sql/core/functions/_has_unknown_channels.sql
 CREATE OR REPLACE FUNCTION pymig._has_unknown_channels(p_source pymig.source, p_entity text)
 RETURNS boolean
@@ -1567,6 +1867,52 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_as_created(pymig.source, text) IS
     'Do the wide tables have the columns the catalog says, of these types, and no others? A column that somebody renamed, dropped or added has its keys recomputed by the column list, which says what is wrong.';
+
+-- sql/core/functions/_is_hypertable.sql
+CREATE OR REPLACE FUNCTION pymig._is_hypertable(p_narrow regclass)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is_one boolean;
+BEGIN
+    IF to_regclass('_timescaledb_catalog.hypertable') IS NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE 'SELECT EXISTS (
+        SELECT FROM _timescaledb_catalog.hypertable AS h
+        JOIN pg_namespace AS n ON n.nspname = h.schema_name
+        JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = h.table_name
+        WHERE c.oid = $1)'
+    INTO v_is_one USING p_narrow;
+    RETURN v_is_one;
+END
+$$;
+COMMENT ON FUNCTION pymig._is_hypertable(regclass) IS 'Is it a hypertable in the catalog of TimescaleDB?';
+
+-- sql/core/functions/_is_migrating.sql
+CREATE OR REPLACE FUNCTION pymig._is_migrating(p_source text)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source AND e.state NOT IN ('known', 'rolled_back'))
+$$;
+COMMENT ON FUNCTION pymig._is_migrating(text) IS 'Does any entity of the source need its triggers?';
+
+-- sql/core/functions/_is_partitioned.sql
+CREATE OR REPLACE FUNCTION pymig._is_partitioned(p_narrow regclass)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT c.relkind = 'p' FROM pg_class AS c WHERE c.oid = p_narrow), false)
+$$;
+COMMENT ON FUNCTION pymig._is_partitioned(regclass) IS 'Is it a partitioned table?';
 
 -- sql/core/functions/_is_worn.sql
 CREATE OR REPLACE FUNCTION pymig._is_worn(p_source pymig.source, p_table text, p_has_lost boolean)
@@ -1711,6 +2057,33 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._leads_with(regclass, text) IS 'Does a btree index lead with this column?';
 
+-- sql/core/functions/_leaves_sql.sql
+CREATE OR REPLACE FUNCTION pymig._leaves_sql(p_source pymig.source, p_column text, p_first_bucket bigint, p_last_bucket bigint)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Where a partition is read as a whole the time is no condition within its index, and a loose scan is one descent a value.
+    SELECT coalesce((
+        SELECT format('%s BETWEEN %L::%s AND %L::%3$s', p_column,
+            CASE WHEN min(x.first_bucket) < p_first_bucket THEN pymig.time_text(min(x.first_tick), p_source.time_type)
+                 ELSE pymig._bucket_start(p_source, p_first_bucket) END, p_source.time_type,
+            CASE WHEN max(x.last_bucket) > p_last_bucket THEN pymig.time_text(max(x.last_tick), p_source.time_type)
+                 ELSE pymig._bucket_end(p_source, p_last_bucket) END)
+        FROM (
+            SELECT p.first_tick, p.last_tick, pymig.bucket_of(p.first_tick, p_source.bucket_ticks) AS first_bucket,
+                pymig.bucket_of(p.last_tick, p_source.bucket_ticks) AS last_bucket
+            FROM pymig.partition AS p
+            WHERE p.source = p_source.source AND p.is_leaf AND p.state <> 'detached'
+              AND (p.first_tick <> -9223372036854775808 OR p.last_tick <> 9223372036854775807)
+        ) AS x
+        WHERE x.first_bucket <= p_last_bucket AND x.last_bucket >= p_first_bucket
+        HAVING count(*) > 0), 'true')
+$$;
+COMMENT ON FUNCTION pymig._leaves_sql(pymig.source, text, bigint, bigint) IS
+    'SQL condition that holds for a run of buckets and for the rest of the partitions they lie in, so that only these are read; true where there are none.';
+
 -- sql/core/functions/_lock_buckets.sql
 CREATE OR REPLACE FUNCTION pymig._lock_buckets(p_source text, p_entity text, p_first_bucket bigint, p_last_bucket bigint)
 RETURNS void
@@ -1759,10 +2132,11 @@ AS $$
     FROM pg_locks AS l
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
     LEFT JOIN pg_prepared_xacts AS x ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction
-    WHERE l.locktype = 'relation' AND l.relation = p_narrow AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+    WHERE l.locktype = 'relation' AND l.granted
+      AND l.relation IN (SELECT p_narrow UNION ALL SELECT p.relation FROM pymig.partition AS p JOIN pymig.source AS s USING (source) WHERE s.narrow = p_narrow) AND l.pid IS DISTINCT FROM pg_backend_pid()
       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
 $$;
-COMMENT ON FUNCTION pymig._lock_holders(regclass) IS 'Who holds a lock on the narrow table, prepared transactions included.';
+COMMENT ON FUNCTION pymig._lock_holders(regclass) IS 'Who holds a lock on the narrow table or a partition of it, prepared transactions included.';
 
 -- sql/core/functions/_lock_key.sql
 CREATE OR REPLACE FUNCTION pymig._lock_key(p_kind text, p_source text, p_entity text DEFAULT NULL, p_bucket bigint DEFAULT NULL)
@@ -1939,23 +2313,48 @@ STABLE
     SET bytea_output = 'hex'
 AS $$
 DECLARE
-    v_next text := format('SELECT min(n.raw_time) AS time FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time >= %L::%s',
+    v_from text := format('SELECT min(n.raw_time) AS time FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time >= %L::%s',
         p_source.source || '_cell', p_entity, pymig._bucket_start(p_source, p_bucket), p_source.time_type);
+    v_next text;
+    v_leaf text;
     v_bucket bigint;
 BEGIN
-    IF p_source.reads_by_key THEN
-        v_next := format(
-            'SELECT min(b.time) AS time FROM (
-                 WITH RECURSIVE loose(value) AS (%s)
-                 SELECT x.time FROM loose AS l CROSS JOIN LATERAL (%s AND n.channel = l.value) AS x WHERE l.value IS NOT NULL) AS b',
-            pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L', p_entity)), v_next);
-    END IF;
-    EXECUTE format('SELECT pymig.bucket_of(pymig.tick_of(b.time), %s) FROM (%s) AS b', p_source.bucket_ticks, v_next) INTO v_bucket;
+    -- Leaf by leaf: over all of them each step of a loose scan would be a descent into each.
+    FOREACH v_leaf IN ARRAY pymig._spans_sql(p_source, 'n.raw_time', p_bucket) LOOP
+        v_next := v_from;
+        IF p_source.reads_by_key THEN
+            v_next := format(
+                'SELECT min(b.time) AS time FROM (
+                     WITH RECURSIVE loose(value) AS (%s)
+                     SELECT x.time FROM loose AS l CROSS JOIN LATERAL (%s AND n.channel = l.value AND %s) AS x WHERE l.value IS NOT NULL) AS b',
+                pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L AND %s', p_entity, v_leaf)), v_from, v_leaf);
+        END IF;
+        EXECUTE format('SELECT pymig.bucket_of(pymig.tick_of(b.time), %s) FROM (%s) AS b', p_source.bucket_ticks, v_next) INTO v_bucket;
+        EXIT WHEN v_bucket IS NOT NULL;
+    END LOOP;
     RETURN v_bucket;
 END
 $$;
 COMMENT ON FUNCTION pymig._next_narrow_bucket(pymig.source, text, bigint) IS
     'First bucket from this one on that has narrow rows of the entity: gaps cost one probe a channel, not a chunk. NULL: none.';
+
+-- sql/core/functions/_next_unarmed.sql
+CREATE OR REPLACE FUNCTION pymig._next_unarmed(p_source pymig.source)
+RETURNS regclass
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The table itself last: armed, it says that all are. Which of the others does not matter.
+    SELECT coalesce(
+        (SELECT p.relation FROM pymig.partition AS p WHERE p.source = p_source.source AND p.state = 'new' LIMIT 1),
+        (SELECT p.relation FROM pymig.partition AS p
+         WHERE p.source = p_source.source AND p.state IN ('armed', 'expanded', 'served') AND NOT pymig._has_triggers(p_source.source, p.relation)
+         LIMIT 1),
+        (SELECT p_source.narrow WHERE NOT pymig._has_triggers(p_source.source, p_source.narrow)))
+$$;
+COMMENT ON FUNCTION pymig._next_unarmed(pymig.source) IS
+    'The next of a source''s tables whose triggers are not as installed: partitions first, the registered table last. NULL: all are armed.';
 
 -- sql/core/functions/_note.sql
 CREATE OR REPLACE FUNCTION pymig._note(
@@ -1991,6 +2390,99 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._note_lag(text, text, timestamptz[], bigint[]) IS
     'Counts recomputed keys by their age, which begins with the transaction that changed them. The last statement of a recompute: two workers of one entity wait for each other no longer than a commit.';
+
+-- sql/core/functions/_note_missing_source.sql
+CREATE OR REPLACE FUNCTION pymig._note_missing_source(p_source pymig.source)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source.narrow) THEN
+        RETURN false;
+    END IF;
+    PERFORM pymig._note_once('CRITICAL', p_source.source, 'source gone',
+        format('The narrow table of source %s was dropped; its wide tables stay as they are. CALL pymig.unregister_source(%1$L) removes them.', p_source.source));
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pymig._note_missing_source(pymig.source) IS
+    'Was the narrow table of a source dropped? Says so by an event, and the worker passes it over.';
+
+-- sql/core/functions/_note_once.sql
+CREATE OR REPLACE FUNCTION pymig._note_once(p_level text, p_source text, p_what text, p_detail text)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pymig._note(p_level, p_source, NULL, p_what, p_detail)
+    WHERE NOT EXISTS (
+        SELECT FROM (SELECT e.* FROM pymig.event AS e ORDER BY e.event DESC LIMIT 100) AS e
+        WHERE e.source = p_source AND e.what = p_what AND e.detail = p_detail AND e.happened_at > clock_timestamp() - interval '1 hour')
+$$;
+COMMENT ON FUNCTION pymig._note_once(text, text, text, text) IS
+    'Writes an event of a source that a worker would meet in every pass: not again while it stands among the latest, for an hour.';
+
+-- sql/core/functions/_note_partitions.sql
+CREATE OR REPLACE FUNCTION pymig._note_partitions(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_tree pymig.partition[];
+    v_is_pending boolean;
+    r_gone pymig.partition;
+    r_found record;
+BEGIN
+    v_tree := ARRAY(
+        SELECT ROW(p_source.source, t.relation, t.attachment, t.relation::text, t.is_leaf, t.by_time, t.first_tick, t.last_tick,
+                   'new', 0, NULL, NULL, clock_timestamp())::pymig.partition
+        FROM pymig._partition_tree(p_source) AS t);
+    FOR r_gone IN
+        SELECT p.* FROM pymig.partition AS p
+        WHERE p.source = p_source.source AND p.state <> 'detached'
+          AND (p.relation, p.attachment) NOT IN (SELECT t.relation, t.attachment FROM unnest(v_tree) AS t)
+        ORDER BY p.relation
+    LOOP
+        -- DETACH CONCURRENTLY: gone for new statements at once, for those in flight once its row in pg_inherits is.
+        v_is_pending := EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = r_gone.relation AND i.inhdetachpending);
+        CONTINUE WHEN v_is_pending AND r_gone.state = 'detaching';
+        PERFORM pymig._partition_gone(p_source, r_gone, p_is_back => EXISTS (
+            SELECT FROM unnest(v_tree) AS t WHERE t.relation = r_gone.relation));
+        UPDATE pymig.partition AS p
+        SET state = CASE WHEN v_is_pending THEN 'detaching' ELSE 'detached' END, attempts = 0, retry_at = NULL, error = NULL
+        WHERE p.source = r_gone.source AND p.relation = r_gone.relation;
+    END LOOP;
+    FOR r_found IN
+        INSERT INTO pymig.partition AS p SELECT t.* FROM unnest(v_tree) AS t
+        ON CONFLICT (source, relation) DO UPDATE SET
+            attachment = excluded.attachment, name = excluded.name, is_leaf = excluded.is_leaf, by_time = excluded.by_time,
+            first_tick = excluded.first_tick, last_tick = excluded.last_tick,
+            state = 'new', attempts = 0, retry_at = NULL, error = NULL, noticed_at = clock_timestamp()
+        WHERE p.attachment <> excluded.attachment OR p.state IN ('detaching', 'detached')
+        RETURNING p.*
+    LOOP
+        CONTINUE WHEN NOT r_found.is_leaf OR pymig._trigger_state(p_source.narrow) = 'none';
+        PERFORM pymig._note('INFO', p_source.source, NULL, 'partition added',
+            format('%s is a partition of %s now.', r_found.name, p_source.narrow));
+        IF EXISTS (SELECT FROM pymig.closed_range AS c WHERE c.source = p_source.source
+                   AND c.first_tick <= r_found.last_tick AND c.last_tick >= r_found.first_tick) THEN
+            PERFORM pymig._note('WARNING', p_source.source, NULL, 'partition in a closed range',
+                format('%s covers times whose wide rows are kept: its rows go to quarantine. CALL pymig.set_retention(''drop'') lets the wide tables follow again.', r_found.name));
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._note_partitions(pymig.source) IS
+    'Brings pymig.partition up to the catalog: what is new is to be armed, what is gone is treated by the source''s policy (R11). The caller holds the lock of arming.';
 
 -- sql/core/functions/_notice_lost.sql
 CREATE OR REPLACE FUNCTION pymig._notice_lost(p_source pymig.source)
@@ -2070,6 +2562,170 @@ END
 $$;
 COMMENT ON FUNCTION pymig._part_with_room(pymig.source, text, text) IS
     'The part a new channel goes to: the last one while it can hold one more column in the worst case, else a new one.';
+
+-- sql/core/functions/_partition_failed.sql
+CREATE OR REPLACE FUNCTION pymig._partition_failed(p_partition pymig.partition, p_sqlstate text, p_error text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c_worrying constant int := 10;
+    v_attempts int;
+BEGIN
+    UPDATE pymig.partition AS p SET
+        attempts = p.attempts + 1, error = format('%s (%s)', p_error, p_sqlstate),
+        retry_at = clock_timestamp() + least(0.2 * 1.5 ^ least(p.attempts, 20), 60) * (0.5 + random()) * interval '1 second'
+    WHERE p.source = p_partition.source AND p.relation = p_partition.relation
+    RETURNING p.attempts INTO v_attempts;
+    IF v_attempts = c_worrying THEN
+        PERFORM pymig._note(CASE p_partition.state WHEN 'detached' THEN 'WARNING' ELSE 'CRITICAL' END, p_partition.source, NULL, 'partition not served',
+            format('%s is %s, and %s attempts to go on with it failed: %s', p_partition.name, p_partition.state, v_attempts, p_error));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._partition_failed(pymig.partition, text, text) IS
+    'After an attempt to arm, queue or disarm a partition that failed (a long writer on it, say): it is tried again with growing pauses of up to a minute, and reported after ten.';
+
+-- sql/core/functions/_partition_gone.sql
+CREATE OR REPLACE FUNCTION pymig._partition_gone(p_source pymig.source, p_partition pymig.partition, p_is_back boolean)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_is_bounded boolean := p_partition.by_time AND p_partition.first_tick <= p_partition.last_tick;
+    v_entity text;
+    v_level text := 'INFO';
+    v_then text := 'the wide rows of its range follow';
+BEGIN
+    IF NOT p_partition.is_leaf THEN
+        RETURN;
+    ELSIF p_is_back THEN
+        v_then := 'it was attached anew meanwhile, and the wide rows of its range follow what it has';
+    ELSIF p_source.retention = 'keep' AND v_is_bounded THEN
+        v_then := 'the wide rows of its range are kept';
+    ELSIF p_source.retention = 'keep' THEN
+        v_level := 'WARNING';
+        v_then := 'it had no range of times of its own, so its wide rows can''t be kept and follow';
+    END IF;
+    FOREACH v_entity IN ARRAY ARRAY(
+        SELECT p.entity FROM pymig.part AS p WHERE p.source = p_source.source AND p.part = 1 ORDER BY p.entity)
+    LOOP
+        IF p_source.retention = 'keep' AND v_is_bounded AND NOT p_is_back THEN
+            PERFORM pymig._close_range(p_source, v_entity, p_partition);
+        ELSE
+            PERFORM pymig._expand_range(p_source, v_entity, p_partition.first_tick, p_partition.last_tick);
+        END IF;
+    END LOOP;
+    IF p_partition.state <> 'detaching' THEN
+        PERFORM pymig._note(v_level, p_source.source, NULL, 'partition gone',
+            format('%s is no partition of %s any more: %s.', p_partition.name, p_source.narrow, v_then));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._partition_gone(pymig.source, pymig.partition, boolean) IS
+    'What becomes of the wide rows of a partition that was detached or dropped: recomputed with the policy drop, closed to any change with keep.';
+
+-- sql/core/functions/_partition_tree.sql
+CREATE OR REPLACE FUNCTION pymig._partition_tree(
+    p_source pymig.source, OUT relation regclass, OUT attachment text, OUT is_leaf boolean, OUT by_time boolean,
+    OUT first_tick bigint, OUT last_tick bigint)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+    -- pg_inherits and not pg_partition_tree(): that one locks what it lists, and would wait behind a DETACH.
+    WITH RECURSIVE tree AS (
+        SELECT p_source.narrow::oid AS relation, NULL::text AS attachment, true AS by_time,
+            (-9223372036854775808)::bigint AS first_tick, 9223372036854775807::bigint AS last_tick, 0 AS depth
+        UNION ALL
+        SELECT i.inhrelid, concat_ws(' ', t.attachment, i.xmin::text), t.by_time AND k.is_time AND b.lower IS NOT NULL,
+            greatest(t.first_tick, CASE WHEN k.is_time THEN pymig._bound_tick(b.lower, p_source.time_type, false) END),
+            least(t.last_tick, CASE WHEN k.is_time THEN pymig._bound_tick(b.upper, p_source.time_type, true) END),
+            t.depth + 1
+        FROM tree AS t
+        JOIN pg_inherits AS i ON i.inhparent = t.relation AND NOT i.inhdetachpending
+        JOIN pg_partitioned_table AS p ON p.partrelid = t.relation
+        JOIN pg_class AS c ON c.oid = i.inhrelid
+        CROSS JOIN LATERAL (
+            SELECT p.partstrat = 'r' AND p.partnatts = 1 AND EXISTS (
+                SELECT FROM pg_attribute AS a
+                WHERE a.attrelid = p.partrelid AND a.attnum = p.partattrs[0] AND a.attname = p_source.time_column) AS is_time
+        ) AS k
+        CROSS JOIN LATERAL (
+            SELECT m.m[1] AS lower, m.m[2] AS upper
+            FROM (SELECT regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \((.+)\) TO \((.+)\)$') AS m) AS m
+        ) AS b
+    )
+    SELECT t.relation, t.attachment, c.relkind <> 'p', t.by_time, t.first_tick, t.last_tick
+    FROM tree AS t JOIN pg_class AS c ON c.oid = t.relation
+    WHERE t.depth > 0
+    ORDER BY t.depth DESC, t.first_tick DESC
+$$;
+COMMENT ON FUNCTION pymig._partition_tree(pymig.source) IS
+    'The partitions of a narrow table at all levels, deepest and newest first; none for an ordinary table. attachment changes when a partition is attached anew; by_time: its range of ticks says all, no other column decides; without known bounds the range is everything.';
+
+-- sql/core/functions/_partitions_known.sql
+CREATE OR REPLACE FUNCTION pymig._partitions_known(p_source text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(md5(string_agg(format('%s %s', p.relation::oid, p.attachment), ',' ORDER BY p.relation::oid)), '')
+    FROM pymig.partition AS p
+    WHERE p.source = p_source AND p.state IN ('new', 'armed', 'expanded', 'served')
+$$;
+COMMENT ON FUNCTION pymig._partitions_known(text) IS 'The digest of _partitions_now, of the partitions that were noticed.';
+
+-- sql/core/functions/_partitions_now.sql
+CREATE OR REPLACE FUNCTION pymig._partitions_now(p_narrow regclass)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE tree AS (
+        SELECT i.inhrelid AS relation, i.xmin::text AS attachment FROM pg_inherits AS i
+        WHERE i.inhparent = p_narrow AND NOT i.inhdetachpending
+        UNION ALL
+        SELECT i.inhrelid, concat_ws(' ', t.attachment, i.xmin::text)
+        FROM tree AS t JOIN pg_inherits AS i ON i.inhparent = t.relation AND NOT i.inhdetachpending
+    )
+    SELECT coalesce(md5(string_agg(format('%s %s', t.relation::oid, t.attachment), ',' ORDER BY t.relation::oid)), '') FROM tree AS t
+$$;
+COMMENT ON FUNCTION pymig._partitions_now(regclass) IS
+    'A digest of the partitions the catalog has now. It never takes a value twice: a partition that is attached anew has a new row in pg_inherits.';
+
+-- sql/core/functions/_partitions_settled.sql
+CREATE OR REPLACE FUNCTION pymig._partitions_settled(p_source pymig.source)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pymig._partitions_known(p_source.source)
+    WHERE pymig._partitions_known(p_source.source) = pymig._partitions_now(p_source.narrow)
+      AND NOT EXISTS (SELECT FROM pymig.partition AS p WHERE p.source = p_source.source AND p.state IN ('new', 'armed', 'expanded'))
+$$;
+COMMENT ON FUNCTION pymig._partitions_settled(pymig.source) IS
+    'The digest of the partitions, where what the catalog has was noticed, armed and queued to the last one; else NULL.';
 
 -- sql/core/functions/_pending_by_entity.sql
 CREATE OR REPLACE FUNCTION pymig._pending_by_entity(
@@ -2160,6 +2816,38 @@ $$;
 COMMENT ON FUNCTION pymig._publications(text) IS
     'A sentence on the publications (FOR ALL TABLES, or FOR TABLES IN SCHEMA of the wide tables) that tables of pymig''s fall into; NULL where there are none.';
 
+-- sql/core/functions/_quarantine_closed.sql
+CREATE OR REPLACE FUNCTION pymig._quarantine_closed(
+    p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text)
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_rows bigint;
+BEGIN
+    IF pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_first_bucket, p_last_bucket) IS NULL THEN
+        RETURN 0;
+    END IF;
+    EXECUTE format(
+        'INSERT INTO pymig.quarantine (source, entity, channel, time, bucket, reason, detail, narrow_row)
+         SELECT %L, %L, c.channel, c.time::text, %s, c.reason, pymig._quarantine_detail(c.reason, NULL, NULL), c.narrow_row
+         FROM (%s) AS c', p_source.source, p_entity, pymig._bucket_sql(p_source, 'c.time'),
+        pymig._closed_rows_sql(p_source, p_entity, p_first_bucket, p_last_bucket, p_times));
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    RETURN v_rows;
+END
+$$;
+COMMENT ON FUNCTION pymig._quarantine_closed(pymig.source, text, bigint, bigint, text) IS
+    'Writes the narrow rows that stand in a closed range to quarantine. Returns their number.';
+
 -- sql/core/functions/_quarantine_detail.sql
 CREATE OR REPLACE FUNCTION pymig._quarantine_detail(p_reason text, p_column_type text, p_kind text)
 RETURNS text
@@ -2171,6 +2859,7 @@ AS $$
         WHEN 'other_column' THEN 'Its format names a value column that is NULL, and the value stands in another one.'
         WHEN 'several_values' THEN 'More than one of its value columns is not NULL.'
         WHEN 'no_time' THEN 'It has no time.'
+        WHEN 'closed_range' THEN 'Its partition is gone, and the wide rows of that range are kept as they are.'
         WHEN 'no_channel' THEN 'It has no channel.'
         ELSE 'Its value (' || coalesce(p_kind, 'unknown') || ') does not fit the column (' || p_column_type || ') without loss.'
     END
@@ -2213,7 +2902,8 @@ LANGUAGE plpgsql
     SET bytea_output = 'hex'
 AS $$
 DECLARE
-    v_cells text := pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, pymig._fault_columns());
+    v_cells text := pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, pymig._fault_columns(),
+        pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket));
     v_rows bigint;
 BEGIN
     IF p_first_bucket = (-9223372036854775807) THEN
@@ -2232,6 +2922,32 @@ END
 $$;
 COMMENT ON FUNCTION pymig._quarantine_rows(pymig.source, text, bigint, bigint, text, text, boolean) IS
     'Finds the rows among those recomputed that could not become a cell and writes them to quarantine, in place of what was there. Returns their number.';
+
+-- sql/core/functions/_queue_partition.sql
+CREATE OR REPLACE FUNCTION pymig._queue_partition(p_source pymig.source, p_relation regclass)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+BEGIN
+    -- Read in a snapshot later than arming: what is not in it fires the triggers.
+    EXECUTE format(
+        'INSERT INTO pymig.%I (entity, time, kind) SELECT n.%2$I, min(n.%3$I), ''bucket'' FROM ONLY %4$s AS n GROUP BY n.%2$I, %5$s',
+        p_source.source || '_pending_1', p_source.entity_column, p_source.time_column, p_relation,
+        pymig._bucket_sql(p_source, format('n.%I', p_source.time_column)));
+    UPDATE pymig.partition AS p SET state = 'served', attempts = 0, retry_at = NULL, error = NULL
+    WHERE p.source = p_source.source AND p.relation = p_relation AND p.state = 'expanded';
+END
+$$;
+COMMENT ON FUNCTION pymig._queue_partition(pymig.source, regclass) IS
+    'Records every bucket a new partition has rows in, of every entity, as the triggers would have: what it had before it was armed, new entities and channels included.';
 
 -- sql/core/functions/_queue_repairs.sql
 CREATE OR REPLACE FUNCTION pymig._queue_repairs(p_source pymig.source)
@@ -2304,7 +3020,10 @@ DECLARE
     -- With a time grain a key stands for all samples of its grain: recompute the bucket.
     v_times text := CASE WHEN p_source.grain_ticks IS NULL THEN p_times END;
     v_by_key boolean := p_source.reads_by_key AND (v_times IS NULL OR NOT p_source.reads_by_time);
-    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, v_times);
+    -- Before anything is read of it.
+    v_partitions text := pymig._partitions_known(p_source.source);
+    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, v_times, p_entity);
+    v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
     v_unknown text[];
     r_part record;
 BEGIN
@@ -2314,15 +3033,15 @@ BEGIN
     END IF;
     FOR r_part IN SELECT p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part LOOP
         EXECUTE format('DELETE FROM %I.%I AS w WHERE %s', p_source.wide_schema, r_part.wide_table,
-            pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, v_times));
+            pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, v_times, p_entity));
     END LOOP;
     -- One statement reads narrow once and writes all parts. Its snapshot is later than the caller's lock and claim.
     IF p_strategy = 'transpose' AND v_times IS NULL THEN
         SELECT r.narrow_rows, r.cells, r.wide_rows, r.unknown INTO narrow_rows, cells, wide_rows, v_unknown
-        FROM pymig._recompute_by_arrays(pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key)) AS r;
+        FROM pymig._recompute_by_arrays(pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key, v_leaves)) AS r;
     ELSE
         EXECUTE pymig._recompute_by_cells_sql(p_source, p_entity, CASE
-            WHEN v_times IS NULL THEN p_strategy WHEN pymig._is_as_created(p_source, p_entity) THEN 'record' ELSE 'json' END, v_condition, v_by_key)
+            WHEN v_times IS NULL THEN p_strategy WHEN pymig._is_as_created(p_source, p_entity) THEN 'record' ELSE 'json' END, v_condition, v_by_key, v_leaves)
         INTO narrow_rows, cells, wide_rows, v_unknown;
     END IF;
     IF v_unknown IS NOT NULL THEN
@@ -2335,6 +3054,8 @@ BEGIN
         PERFORM pymig._forget_quarantine(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
         quarantined := 0;
     END IF;
+    quarantined := quarantined + pymig._quarantine_closed(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
+    PERFORM pymig._require_same_partitions(p_source, v_partitions);
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute(pymig.source, text, text, bigint, bigint, text) IS
@@ -2519,7 +3240,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     -- A sequential scan reads about a million narrow rows a second (measured on 2 shared cores).
-    v_seconds double precision := (SELECT greatest(c.reltuples, 0) / 1e6 FROM pg_class AS c WHERE c.oid = p_source.narrow);
+    v_seconds double precision := (
+        SELECT sum(greatest(c.reltuples, 0)) / 1e6 FROM pg_class AS c
+        WHERE c.oid = CASE WHEN pymig._is_partitioned(p_source.narrow) THEN NULL ELSE p_source.narrow END
+           OR c.oid IN (SELECT t.relation FROM pymig._partition_tree(p_source) AS t WHERE t.is_leaf));
 BEGIN
     IF v_seconds > 60 AND NOT p_allow_scan THEN
         RAISE EXCEPTION 'finding the % of % means reading all of it, about % minutes', p_what, p_source.narrow, ceil(v_seconds / 60)
@@ -2530,6 +3254,25 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._refuse_long_scan(pymig.source, boolean, text) IS 'PM010 where a scan would take over a minute by estimate and was not allowed.';
+
+-- sql/core/functions/_require_no_closed_range.sql
+CREATE OR REPLACE FUNCTION pymig._require_no_closed_range(p_source text, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_partitions text := (SELECT string_agg(c.partition_name, ', ' ORDER BY c.first_tick) FROM pymig.closed_range AS c
+                          WHERE c.source = p_source AND c.entity = p_entity);
+BEGIN
+    IF v_partitions IS NOT NULL THEN
+        RAISE EXCEPTION 'the wide table of % has rows that the narrow table no longer has', quote_literal(p_entity)
+            USING ERRCODE = 'PM024', DETAIL = format('They were kept when these partitions went: %s.', v_partitions),
+            HINT = format('Copy them away if you need them, then CALL pymig.set_retention(''drop'', %L) and roll back again.', p_source);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_no_closed_range(text, text) IS 'PM024 where dropping the wide table of an entity would destroy the only copy of its rows.';
 
 -- sql/core/functions/_require_read_committed.sql
 CREATE OR REPLACE FUNCTION pymig._require_read_committed()
@@ -2567,6 +3310,23 @@ END
 $$;
 COMMENT ON FUNCTION pymig._require_same_entity(pymig.entity) IS
     'Holds an entity as it is until the end of the transaction; PM004 where it is no longer the one that was looked up.';
+
+-- sql/core/functions/_require_same_partitions.sql
+CREATE OR REPLACE FUNCTION pymig._require_same_partitions(p_source pymig.source, p_known text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Asked after the narrow rows were read: a partition whose rows, or whose absence, they showed is there, or absent, here too.
+    IF pymig._partitions_now(p_source.narrow) <> p_known THEN
+        RAISE EXCEPTION 'the partitions of % changed meanwhile', p_source.narrow
+            USING ERRCODE = 'PM023', HINT = 'The worker looks at them and recomputes; nothing to do.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_same_partitions(pymig.source, text) IS
+    'PM023 where a partition came or went that the digest given (of those noticed before) does not know. Else wide rows could be written of a partition that goes before anybody noticed it, or rows deleted that are to be kept.';
 
 -- sql/core/functions/_retry_failed_chunks.sql
 CREATE OR REPLACE FUNCTION pymig._retry_failed_chunks(p_source text, p_entity text)
@@ -2637,6 +3397,52 @@ $$;
 COMMENT ON FUNCTION pymig._rotate_pending(pymig.source) IS
     'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. In a transaction of its own at READ COMMITTED. Never waits for a lock.';
 
+-- sql/core/functions/_serve_partition.sql
+CREATE OR REPLACE FUNCTION pymig._serve_partition(p_source pymig.source, p_lock_timeout interval)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_partition pymig.partition;
+BEGIN
+    -- Whoever takes the triggers away is waited for, and then there is nothing to do.
+    IF NOT pg_try_advisory_xact_lock_shared(pymig._lock_key('arm', p_source.source)) OR NOT pymig._is_migrating(p_source.source) THEN
+        RETURN false;
+    END IF;
+    SELECT p.* INTO v_partition FROM pymig.partition AS p
+    WHERE p.source = p_source.source AND p.state IN ('new', 'armed', 'expanded', 'detached')
+      AND coalesce(p.retry_at, '-infinity') <= clock_timestamp()
+    ORDER BY p.state = 'detached', p.first_tick DESC, p.relation
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    BEGIN
+        CASE v_partition.state
+            WHEN 'new' THEN
+                PERFORM pymig._arm(p_source, v_partition.relation, p_lock_timeout);
+            WHEN 'armed' THEN
+                PERFORM pymig._expand_partition(p_source, v_partition);
+            WHEN 'expanded' THEN
+                PERFORM pymig._queue_partition(p_source, v_partition.relation);
+            ELSE
+                -- No longer ours: what it records would be nobody's.
+                PERFORM pymig._drop_triggers(p_source, v_partition.relation, p_lock_timeout);
+                DELETE FROM pymig.partition AS p WHERE p.source = v_partition.source AND p.relation = v_partition.relation;
+        END CASE;
+    EXCEPTION
+        -- Also where it was dropped since it was noticed: the next look at the catalog tells.
+        WHEN OTHERS THEN
+            PERFORM pymig._partition_failed(v_partition, SQLSTATE, SQLERRM);
+    END;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pymig._serve_partition(pymig.source, interval) IS
+    'The next step for the next partition, in a transaction of its own: arm a new one; queue what wide has in its range, then what it has itself; take the triggers from one that is gone. false: nothing is due.';
+
 -- sql/core/functions/_source.sql
 CREATE OR REPLACE FUNCTION pymig._source(p_source text)
 RETURNS pymig.source
@@ -2665,6 +3471,34 @@ END
 $$;
 COMMENT ON FUNCTION pymig._source(text) IS 'Row of a source; with NULL, of the only one. PM001 where that is not one.';
 
+-- sql/core/functions/_spans_sql.sql
+CREATE OR REPLACE FUNCTION pymig._spans_sql(p_source pymig.source, p_column text, p_bucket bigint)
+RETURNS text[]
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN min(s.spans) = 1 OR NOT p_source.reads_by_key THEN '{true}' ELSE array_agg(
+        format('%s BETWEEN %L::%s AND %L::%3$s', p_column, pymig.time_text(s.first_tick, p_source.time_type),
+            p_source.time_type, pymig.time_text(s.last_tick, p_source.time_type)) ORDER BY s.first_tick) END
+    FROM (
+        -- From where a partition begins to where the next one does, so that what is in none that is known is in a span, too.
+        SELECT b.first_tick, coalesce(lead(b.first_tick) OVER (ORDER BY b.first_tick) - 1, 9223372036854775807) AS last_tick,
+            count(*) OVER () AS spans
+        FROM (
+            SELECT (-9223372036854775808)::bigint AS first_tick
+            UNION
+            SELECT p.first_tick FROM pymig.partition AS p WHERE p.source = p_source.source AND p.is_leaf
+            UNION
+            SELECT p.last_tick + 1 FROM pymig.partition AS p
+            WHERE p.source = p_source.source AND p.is_leaf AND p.last_tick <> 9223372036854775807
+        ) AS b
+    ) AS s
+    WHERE pymig.bucket_of(s.last_tick, p_source.bucket_ticks) >= p_bucket
+$$;
+COMMENT ON FUNCTION pymig._spans_sql(pymig.source, text, bigint) IS
+    'SQL conditions that cut all times from a bucket on into spans along the partitions, in their order; true alone where there are none.';
+
 -- sql/core/functions/_superseded_rows.sql
 CREATE OR REPLACE FUNCTION pymig._superseded_rows(
     p_source pymig.source, p_entity text, p_narrow_rows bigint, p_chunk pymig.chunk)
@@ -2686,7 +3520,7 @@ BEGIN
         RETURN NULL;
     END IF;
     EXECUTE format('SELECT count(*) FROM pymig.%I AS n WHERE n.entity = %L AND %s', p_source.source || '_cell', p_entity,
-        pymig._time_condition(p_source, 'n.raw_time', p_chunk.first_bucket, p_chunk.last_bucket)) INTO v_rows;
+        pymig._time_condition(p_source, 'n.raw_time', p_chunk.first_bucket, p_chunk.last_bucket, NULL, p_entity)) INTO v_rows;
     RETURN v_rows - p_narrow_rows;
 END
 $$;
@@ -2712,25 +3546,28 @@ COMMENT ON FUNCTION pymig._ticks_of(interval, text, text) IS 'Length of an inter
 
 -- sql/core/functions/_time_condition.sql
 CREATE OR REPLACE FUNCTION pymig._time_condition(
-    p_source pymig.source, p_column text, p_first_bucket bigint, p_last_bucket bigint, p_times text DEFAULT NULL)
+    p_source pymig.source, p_column text, p_first_bucket bigint, p_last_bucket bigint, p_times text DEFAULT NULL,
+    p_entity text DEFAULT NULL)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_open text := coalesce(' AND NOT (' || pymig._closed_sql(p_source, p_entity, p_column, p_first_bucket, p_last_bucket) || ')', '');
 BEGIN
     IF p_first_bucket = (-9223372036854775807) THEN
         RETURN format('%s IS NULL', p_column);
     ELSIF p_times IS NOT NULL THEN
-        RETURN format('%s = ANY (%L::%s[])', p_column, p_times, p_source.time_type);
+        RETURN format('%s = ANY (%L::%s[])%s', p_column, p_times, p_source.time_type, v_open);
     END IF;
-    RETURN format('%s BETWEEN %L::%s AND %L::%s', p_column,
+    RETURN format('%s BETWEEN %L::%s AND %L::%s%s', p_column,
         pymig._bucket_start(p_source, p_first_bucket), p_source.time_type,
-        pymig._bucket_end(p_source, p_last_bucket), p_source.time_type);
+        pymig._bucket_end(p_source, p_last_bucket), p_source.time_type, v_open);
 END
 $$;
-COMMENT ON FUNCTION pymig._time_condition(pymig.source, text, bigint, bigint, text) IS
-    'SQL condition that holds for the times of a run of buckets, or for the times given as an array literal.';
+COMMENT ON FUNCTION pymig._time_condition(pymig.source, text, bigint, bigint, text, text) IS
+    'SQL condition that holds for the times of a run of buckets, or for the times given as an array literal; with p_entity, but for the ranges that are closed for it.';
 
 -- sql/core/functions/_todo_failed.sql
 CREATE OR REPLACE FUNCTION pymig._todo_failed(
@@ -2750,7 +3587,7 @@ DECLARE
     -- So many attempts take about 10 seconds.
     c_worrying constant int := 5;
     -- Another session was in the way, not the data: that is no failed attempt. Nor is a channel that came between adding columns and recomputing.
-    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03', 'PM009');
+    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03', 'PM009', 'PM023');
     v_attempts int;
 BEGIN
     EXECUTE format(
@@ -2874,9 +3711,12 @@ AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
     v_by_key boolean := p_source.reads_by_key;
-    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_bucket, p_bucket);
+    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_bucket, p_bucket, NULL, p_entity);
+    v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_bucket, p_bucket);
+    v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves));
+    v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_bucket, p_bucket) IS NOT NULL;
     v_parts int[] := ARRAY(SELECT p.part FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part);
-    v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity))
+    v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves))
         ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false,
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)))) END;
 BEGIN
@@ -2894,7 +3734,7 @@ BEGIN
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
             (%14$s),
             (SELECT %15$s
-             WHERE (t.rows <> t.filled OR EXISTS (
+             WHERE (t.rows <> t.filled%19$s OR EXISTS (
                      SELECT FROM pymig.quarantine AS q WHERE q.source = %16$L AND q.entity = %9$L AND q.bucket = %11$s))
                AND NOT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %17$s = %11$s)
                AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s))
@@ -2914,10 +3754,13 @@ BEGIN
         (SELECT format('SELECT md5(string_agg(h.hash, '','' ORDER BY h.hash)) FROM (%s) AS h',
             string_agg(format('SELECT format(''%%s:%%s'', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_%s AS g', t.t), ' UNION ALL '))
          FROM unnest(v_types) AS t (t)),
-        pymig._quarantine_differences_sql(p_source, p_entity, p_bucket, pymig._faults_sql(
-            pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns()))),
+        pymig._quarantine_differences_sql(p_source, p_entity, p_bucket, CASE WHEN v_is_closed
+            THEN format('SELECT f.channel, f.time, f.reason, f.narrow_row FROM (%s) AS f UNION ALL %s',
+                v_faults, pymig._closed_rows_sql(p_source, p_entity, p_bucket, p_bucket))
+            ELSE v_faults END),
         p_source.source, pymig._bucket_sql(p_source, 'p.time'),
-        CASE WHEN v_by_key THEN 'coalesce(sum(g.rows), 0)' ELSE '(SELECT count(*) FROM cell AS x)' END);
+        CASE WHEN v_by_key THEN 'coalesce(sum(g.rows), 0)' ELSE '(SELECT count(*) FROM cell AS x)' END,
+        CASE WHEN v_is_closed THEN ' OR true' ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION pymig._verify_sql(pymig.source, text, bigint) IS
@@ -2938,7 +3781,7 @@ AS $$
         (SELECT string_agg(format(', array_agg(w.%I) AS "%s"', c.wide_column, c.ord), '' ORDER BY c.ord)
          FROM pymig.channel AS c WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part),
         p_source.wide_schema, p.wide_table,
-        pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_bucket, p_bucket))
+        pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_bucket, p_bucket, NULL, p_entity))
     FROM pymig.part AS p
     WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = p_part
 $$;
@@ -3115,7 +3958,9 @@ BEGIN
         (10, 'disk needed', pg_size_pretty(2 * pymig._expected_bytes(v_rows, v_layout)) || ' (the wide table and as much write-ahead log; the free space is not visible from SQL)'),
         (11, 'strategy', CASE WHEN cardinality(v_layout) <= 16 THEN 'filter' ELSE 'transpose' END
              || ' first, then the fastest as measured on the first chunks'),
-        (12, 'publications', pymig._publications(v_source.wide_schema))
+        (12, 'publications', pymig._publications(v_source.wide_schema)),
+        (13, 'partitions', (SELECT format('%s, armed one by one; wide rows of one that goes: %s', count(*), v_source.retention)
+             FROM pymig._partition_tree(v_source) AS t HAVING count(*) > 0))
     ) AS i (ord, item, value)
     WHERE i.value IS NOT NULL
     ORDER BY i.ord;
@@ -3299,15 +4144,25 @@ AS $$
 DECLARE
     v_source pymig.source := pymig._source(p_source);
     v_started timestamptz := clock_timestamp();
+    v_partitions text := pymig._partitions_settled(v_source);
     v_found pymig.verification;
     v_now pymig.verification;
 BEGIN
     PERFORM pymig._require_read_committed();
     PERFORM pymig._require_same_entity(pymig._entity(v_source.source, p_entity));
     v_found := pymig._compare_bucket(v_source, p_entity, p_bucket);
+    -- A partition came or went that is not queued: what it explains is no difference yet.
+    IF NOT v_found.is_equal AND pymig._partitions_now(v_source.narrow) IS DISTINCT FROM v_partitions THEN
+        RETURN NULL;
+    END IF;
     IF NOT v_found.is_equal AND p_repair THEN
         PERFORM pymig._lock_buckets(v_source.source, p_entity, p_bucket, p_bucket);
-        PERFORM pymig._recompute(v_source, p_entity, 'json', p_bucket, p_bucket, NULL);
+        BEGIN
+            PERFORM pymig._recompute(v_source, p_entity, 'json', p_bucket, p_bucket, NULL);
+        EXCEPTION
+            WHEN SQLSTATE 'PM023' THEN
+                RETURN NULL;
+        END;
         v_now := pymig._compare_bucket(v_source, p_entity, p_bucket);
         v_now.differences := v_found.differences;
         v_now.sample := v_found.sample;
@@ -3327,7 +4182,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
-    'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns). Takes no lock that ingest could meet.';
+    'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest could meet.';
 
 -- sql/source/_aligned_sql.sql
 CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_type text)
@@ -3348,38 +4203,51 @@ COMMENT ON FUNCTION pymig._aligned_sql(text) IS
     'CTE aligned_<type>: the cells of each channel on the grid of all times. A channel with the commonest times passes straight through; they are the beginning of the grid, and unnest fills the rest with NULL.';
 
 -- sql/source/_arm.sql
-CREATE OR REPLACE FUNCTION pymig._arm(p_source pymig.source, p_lock_timeout interval)
-RETURNS boolean
+CREATE OR REPLACE FUNCTION pymig._arm(p_source pymig.source, p_relation regclass, p_lock_timeout interval)
+RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    -- A regclass that was dropped prints as a number.
+    v_name text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                    WHERE c.oid = p_relation);
 BEGIN
-    IF pymig._trigger_state(p_source.narrow) = 'armed' THEN
-        RETURN false;
-    END IF;
     PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
     -- Waits for the writers in flight, so every later change is recorded; while it waits new writers wait too, hence the timeout (R5).
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_source.narrow);
+    -- ONLY: the lock of a partitioned table would go down to its partitions, a timeout each.
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', coalesce(v_name, 'pymig.dropped'));
+    IF to_regclass(v_name) IS DISTINCT FROM p_relation THEN
+        RAISE EXCEPTION '% was renamed meanwhile', v_name USING ERRCODE = 'PM023', HINT = 'It is tried again; nothing to do.';
+    END IF;
     EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
-        p_source.narrow, p_source.source || '_record_insert');
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_insert', p_source.narrow);
+        p_relation, p_source.source || '_record_insert');
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER pymig_record_insert', p_relation);
     EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_update AFTER UPDATE ON %s REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
-        p_source.narrow, p_source.source || '_record_update');
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_update', p_source.narrow);
+        p_relation, p_source.source || '_record_update');
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER pymig_record_update', p_relation);
     EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
-        p_source.narrow, p_source.source || '_record_delete');
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_delete', p_source.narrow);
+        p_relation, p_source.source || '_record_delete');
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER pymig_record_delete', p_relation);
     EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_truncate AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION pymig.%I()',
-        p_source.narrow, p_source.source || '_record_truncate');
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pymig_record_truncate', p_source.narrow);
-    EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_row AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION pymig.%I()',
-        p_source.narrow, p_source.source || '_record_row');
-    EXECUTE format('ALTER TABLE %s ENABLE REPLICA TRIGGER pymig_record_row', p_source.narrow);
-    RETURN true;
+        p_relation, p_source.source || '_record_truncate');
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER pymig_record_truncate', p_relation);
+    -- A row trigger of a partitioned table would be cloned into all partitions, under a lock of each; they have their own instead.
+    IF NOT pymig._is_partitioned(p_relation) THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER pymig_record_row AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION pymig.%I()',
+            p_relation, p_source.source || '_record_row');
+        EXECUTE format('ALTER TABLE ONLY %s ENABLE REPLICA TRIGGER pymig_record_row', p_relation);
+    END IF;
+    -- What a partition has before anything is migrated comes with the backfill; later it has to be queued.
+    UPDATE pymig.partition AS p
+    SET state = CASE WHEN p.is_leaf AND (pymig._has_triggers(p_source.source, p_source.narrow) OR EXISTS (
+            SELECT FROM pymig.part AS w WHERE w.source = p_source.source)) THEN 'armed' ELSE 'served' END,
+        attempts = 0, retry_at = NULL, error = NULL
+    WHERE p.source = p_source.source AND p.relation = p_relation AND p.state = 'new';
 END
 $$;
-COMMENT ON FUNCTION pymig._arm(pymig.source, interval) IS
-    'One attempt to create the triggers; false where they are as they should be; 55P03 where a writer held the narrow table for longer than the timeout.';
+COMMENT ON FUNCTION pymig._arm(pymig.source, regclass, interval) IS
+    'One attempt to create the triggers of a source on one of its tables; 55P03 where a writer held it for longer than the timeout.';
 
 -- sql/source/_cell_fault_sql.sql
 CREATE OR REPLACE FUNCTION pymig._cell_fault_sql(p_source pymig.source)
@@ -3477,7 +4345,8 @@ COMMENT ON FUNCTION pymig._cell_view_sql(pymig.source) IS
 
 -- sql/source/_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._cells_sql(
-    p_source pymig.source, p_entity text, p_condition text, p_by_key boolean, p_columns text[])
+    p_source pymig.source, p_entity text, p_condition text, p_by_key boolean, p_columns text[],
+    p_leaves text DEFAULT 'true')
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -3494,7 +4363,7 @@ BEGIN
             'SELECT c.ord, c.part, c.wide_column, c.column_type, c.channel::text AS channel, n.time, %2$s
              FROM (WITH channel AS MATERIALIZED (%1$s) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
                  SELECT %3$s n.time, %2$s FROM pymig.%4$I AS n WHERE n.entity = %5$L AND n.channel = c.channel AND %6$s %7$s) AS n',
-            pymig._channel_list_sql(p_source, p_entity), v_columns, v_winner.distinct_on, v_view, p_entity, p_condition, v_winner.order_by);
+            pymig._channel_list_sql(p_source, p_entity, p_leaves), v_columns, v_winner.distinct_on, v_view, p_entity, p_condition, v_winner.order_by);
     END IF;
     v_winner := pymig._winner_sql(p_source, 'n.channel, n.time');
     RETURN format(
@@ -3504,11 +4373,11 @@ BEGIN
         v_columns, v_winner.distinct_on, v_view, p_entity, p_condition, v_winner.order_by, p_source.source);
 END
 $$;
-COMMENT ON FUNCTION pymig._cells_sql(pymig.source, text, text, boolean, text[]) IS
+COMMENT ON FUNCTION pymig._cells_sql(pymig.source, text, text, boolean, text[], text) IS
     'SELECT of the narrow rows that decide the cells of an entity where a condition on n.raw_time holds: ord, part, wide_column, column_type, channel, time and columns of the cell view. Read channel by channel (by key) or by time.';
 
 -- sql/source/_channel_list_sql.sql
-CREATE OR REPLACE FUNCTION pymig._channel_list_sql(p_source pymig.source, p_entity text)
+CREATE OR REPLACE FUNCTION pymig._channel_list_sql(p_source pymig.source, p_entity text, p_leaves text DEFAULT 'true')
 RETURNS text
 LANGUAGE sql
 STABLE
@@ -3516,17 +4385,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(
         'SELECT v.value::%s AS channel, c.ord, c.part, c.wide_column, c.column_type
-         FROM pymig._channel_values(%L, %L) AS v (value)
+         FROM pymig._channel_values(%L, %L%s) AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = %2$L AND c.entity = %3$L AND c.channel = v.value',
-        format_type(a.atttypid, NULL), p_source.source, p_entity)
+        format_type(a.atttypid, NULL), p_source.source, p_entity, CASE WHEN p_leaves <> 'true' THEN format(', %L', p_leaves) ELSE '' END)
     FROM pg_attribute AS a
     WHERE a.attrelid = p_source.narrow AND a.attname = p_source.channel_column
 $$;
-COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text) IS
-    'SELECT of the channels the narrow table has for an entity at the moment it runs, with what the catalog knows of them: ord NULL means an unknown channel.';
+COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text, text) IS
+    'SELECT of the channels the narrow table has for an entity at the moment it runs, with what the catalog knows of them: ord NULL means an unknown channel. p_leaves: see _leaves_sql.';
 
 -- sql/source/_channel_values.sql
-CREATE OR REPLACE FUNCTION pymig._channel_values(p_source text, p_entity text)
+CREATE OR REPLACE FUNCTION pymig._channel_values(p_source text, p_entity text, p_leaves text DEFAULT 'true')
 RETURNS SETOF text
 LANGUAGE plpgsql
 STABLE
@@ -3546,11 +4415,11 @@ AS $$
 BEGIN
     RETURN QUERY EXECUTE format(
         'WITH RECURSIVE loose(value) AS (%s) SELECT l.value::text FROM loose AS l WHERE l.value IS NOT NULL',
-        pymig._loose_scan_sql(pymig._source(p_source), 'channel', format('n.entity = %L', p_entity)));
+        pymig._loose_scan_sql(pymig._source(p_source), 'channel', format('n.entity = %L AND %s', p_entity, p_leaves)));
 END
 $$;
-COMMENT ON FUNCTION pymig._channel_values(text, text) IS
-    'The channels the narrow table has for an entity, as text, by a loose scan (9 ms for 1,000). STABLE: in the snapshot of the statement that calls it, but planned apart, because the settings that make gathering fast make this slow.';
+COMMENT ON FUNCTION pymig._channel_values(text, text, text) IS
+    'The channels the narrow table has for an entity (in some partitions only, by a condition of _leaves_sql), as text, by a loose scan (9 ms for 1,000). STABLE: in the snapshot of the statement that calls it, but planned apart, because the settings that make gathering fast make this slow.';
 
 -- sql/source/_column_types.sql
 CREATE OR REPLACE FUNCTION pymig._column_types(p_source text, p_entity text)
@@ -3752,13 +4621,13 @@ BEGIN
             v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
         BEGIN
             IF %8$s THEN
-                PERFORM nextval(%7$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate'));
+                PERFORM nextval(%7$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
             ELSIF v_is_second THEN
                 INSERT INTO pymig.%3$I (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate');
+                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
             ELSE
                 INSERT INTO pymig.%2$I (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate');
+                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
             END IF;
             RETURN NULL;%9$s
         END
@@ -3806,25 +4675,28 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_trigger name;
-    v_dropped boolean := false;
+    v_relation regclass;
 BEGIN
-    IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.state NOT IN ('known', 'rolled_back')) THEN
+    IF pymig._is_migrating(p_source.source) THEN
         RETURN false;
     END IF;
-    PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
-    FOR v_trigger IN
-        SELECT t.tgname FROM pg_trigger AS t
-        WHERE t.tgrelid = p_source.narrow AND t.tgname LIKE 'pymig\_record\_%'
-    LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, p_source.narrow);
-        v_dropped := true;
-    END LOOP;
-    RETURN v_dropped;
+    -- Wherever they are, also on partitions that were detached; first the table itself, whose triggers say that all are armed.
+    SELECT t.tgrelid INTO v_relation
+    FROM pg_trigger AS t
+    JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.pronamespace = 'pymig'::regnamespace AND p.proname = p_source.source || substr(t.tgname, 6)
+    WHERE t.tgname LIKE 'pymig\_record\_%'
+    ORDER BY t.tgrelid = p_source.narrow DESC, t.tgrelid
+    LIMIT 1;
+    IF NOT FOUND THEN
+        DELETE FROM pymig.partition AS p WHERE p.source = p_source.source;
+        RETURN false;
+    END IF;
+    PERFORM pymig._drop_triggers(p_source, v_relation, p_lock_timeout);
+    RETURN true;
 END
 $$;
 COMMENT ON FUNCTION pymig._disarm(pymig.source, interval) IS
-    'One attempt to drop the triggers, unless an entity needs them; returns whether any was dropped; 55P03 where a reader or writer held the narrow table for longer than the timeout.';
+    'One attempt to drop the triggers from one table of a source, unless an entity needs them; returns whether any was dropped, that is whether to go on; 55P03 where a reader or writer held the table for longer than the timeout.';
 
 -- sql/source/_drop_source_objects.sql
 CREATE OR REPLACE FUNCTION pymig._drop_source_objects(p_source pymig.source)
@@ -4016,7 +4888,8 @@ COMMENT ON FUNCTION pymig._pivot_transpose_sql(text, text, int) IS
 
 -- sql/source/_recompute_by_arrays_sql.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_arrays_sql(
-    p_source pymig.source, p_entity text, p_condition text, p_by_key boolean)
+    p_source pymig.source, p_entity text, p_condition text, p_by_key boolean,
+    p_leaves text DEFAULT 'true')
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -4030,7 +4903,7 @@ DECLARE
     v_writes text;
 BEGIN
     IF p_by_key THEN
-        v_input := format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity));
+        v_input := format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, p_leaves));
     ELSE
         v_input := format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, p_condition, false,
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t))));
@@ -4066,12 +4939,13 @@ BEGIN
              ELSE '(SELECT array_agg(DISTINCT x.channel) FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL)' END);
 END
 $$;
-COMMENT ON FUNCTION pymig._recompute_by_arrays_sql(pymig.source, text, text, boolean) IS
+COMMENT ON FUNCTION pymig._recompute_by_arrays_sql(pymig.source, text, text, boolean, text) IS
     'Statement of the strategy transpose: gathers each channel''s times and values as arrays, aligns them on one time grid, unnests all of them side by side. Returns narrow rows, cells, wide rows, unknown channels.';
 
 -- sql/source/_recompute_by_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_cells_sql(
-    p_source pymig.source, p_entity text, p_strategy text, p_condition text, p_by_key boolean)
+    p_source pymig.source, p_entity text, p_strategy text, p_condition text, p_by_key boolean,
+    p_leaves text DEFAULT 'true')
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -4083,7 +4957,7 @@ DECLARE
     v_cells text := format('SELECT x.ord, x.part, x.channel, x.time, %s%s AS value FROM (%s) AS x',
         CASE p_strategy WHEN 'record' THEN 'x.wide_column, ' END,
         pymig._value_sql('x', v_types),
-        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t))));
+        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)), p_leaves));
     v_writes text;
 BEGIN
     SELECT string_agg(format(', written_%s AS (%s)', p.part, CASE p_strategy
@@ -4103,7 +4977,7 @@ BEGIN
          FROM cell AS x', v_cells, v_writes);
 END
 $$;
-COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean) IS
+COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean, text) IS
     'Statement of the strategies filter, json and crosstab, and of record, which recomputes keys: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, unknown channels.';
 
 -- sql/source/_tie_expressions.sql
@@ -4130,17 +5004,20 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE count(*)
-        WHEN 0 THEN 'none'
-        WHEN 5 THEN CASE WHEN bool_and(t.tgenabled = CASE t.tgname WHEN 'pymig_record_row' THEN 'R' ELSE 'A' END)
-                         THEN 'armed' ELSE 'drifted' END
+    SELECT CASE
+        WHEN NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p_narrow AND t.tgname LIKE 'pymig\_record\_%') THEN 'none'
+        WHEN pymig._has_triggers(s.source, p_narrow) AND NOT EXISTS (
+            -- A new partition is no drift: the worker arms it and looks at its range. Neither is one that has just gone.
+            SELECT FROM pymig.partition AS p
+            WHERE p.source = s.source AND p.state IN ('armed', 'expanded', 'served')
+              AND EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = p.relation)
+              AND NOT pymig._has_triggers(s.source, p.relation)) THEN 'armed'
         ELSE 'drifted'
     END
-    FROM pg_trigger AS t
-    WHERE t.tgrelid = p_narrow AND t.tgname LIKE 'pymig\_record\_%'
+    FROM (SELECT (SELECT s.source FROM pymig.source AS s WHERE s.narrow = p_narrow)) AS s (source)
 $$;
 COMMENT ON FUNCTION pymig._trigger_state(regclass) IS
-    'armed (all triggers enabled as installed), none, or drifted: changes may have gone unrecorded, so arm and verify again.';
+    'armed (all triggers enabled as installed, on the narrow table and on the partitions that were armed), none, or drifted: changes may have gone unrecorded, so arm and verify again.';
 
 -- sql/source/_value_columns.sql
 CREATE OR REPLACE FUNCTION pymig._value_columns(
@@ -4207,7 +5084,9 @@ DECLARE
     v_started timestamptz := clock_timestamp();
     v_attempt int := 0;
     v_done boolean := false;
-    v_changed boolean;
+    v_relation regclass;
+    v_failed boolean;
+    v_changed boolean := false;
     -- Mostly they are armed already, and a look that shares is enough.
     v_exclusive boolean := NOT p_arm;
 BEGIN
@@ -4216,13 +5095,26 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
     v_source := pymig._source(p_source);
     LOOP
+        v_failed := false;
         BEGIN
             -- Arming and disarming decide one at a time, or a roll-back could take the triggers from under a start.
             PERFORM set_config('lock_timeout', '10s', true);
             IF v_exclusive THEN
                 PERFORM pg_advisory_xact_lock(pymig._lock_key('arm', v_source.source));
-                v_changed := CASE WHEN p_arm THEN pymig._arm(v_source, c_lock_timeout) ELSE pymig._disarm(v_source, c_lock_timeout) END;
-                v_done := true;
+                IF p_arm THEN
+                    -- One table a transaction: no lock is held while the next one is waited for.
+                    IF pymig._partitions_now(v_source.narrow) <> pymig._partitions_known(v_source.source) THEN
+                        PERFORM pymig._note_partitions(v_source);
+                    END IF;
+                    v_relation := pymig._next_unarmed(v_source);
+                    v_done := v_relation IS NULL;
+                    IF NOT v_done THEN
+                        PERFORM pymig._arm(v_source, v_relation, c_lock_timeout);
+                    END IF;
+                ELSE
+                    v_done := NOT pymig._disarm(v_source, c_lock_timeout);
+                END IF;
+                v_changed := v_changed OR NOT v_done;
             ELSE
                 PERFORM pg_advisory_xact_lock_shared(pymig._lock_key('arm', v_source.source));
                 v_done := pymig._trigger_state(v_source.narrow) = 'armed';
@@ -4231,6 +5123,14 @@ BEGIN
         EXCEPTION
             WHEN lock_not_available OR deadlock_detected THEN
                 v_attempt := v_attempt + 1;
+                v_failed := true;
+            WHEN undefined_table OR object_not_in_prerequisite_state OR SQLSTATE 'PM023' THEN
+                -- A partition was dropped or is being detached since it was noticed: look again.
+                IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v_source.narrow) THEN
+                    RAISE;
+                END IF;
+                v_attempt := v_attempt + 1;
+                v_failed := true;
             WHEN insufficient_privilege THEN
                 RAISE EXCEPTION 'role % may not create triggers on %', current_user, v_source.narrow
                     USING ERRCODE = 'PM008', HINT = 'Run this as the owner of the table, or as a member of the owning role.';
@@ -4245,7 +5145,7 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
         -- Growing pauses with jitter, so that ingest gets through between the attempts.
-        IF v_attempt > 0 THEN
+        IF v_failed THEN
             PERFORM pg_sleep(least(0.2 * 1.5 ^ v_attempt, 5) * (0.5 + random()));
         END IF;
     END LOOP;
@@ -4278,7 +5178,7 @@ BEGIN
             -- What another session holds, it holds for a half as well.
             IF v_half = 0 AND v_failure = 'PM009' THEN
                 PERFORM pymig._todo_needs_channels(p_source, p_entity, p_buckets);
-            ELSIF v_half = 0 OR v_failure IN ('40001', '40P01', '55P03') THEN
+            ELSIF v_half = 0 OR v_failure IN ('40001', '40P01', '55P03', 'PM023') THEN
                 PERFORM pymig._todo_failed(p_source, p_entity, p_buckets, v_failure, SQLERRM);
                 v_half := 0;
             END IF;
@@ -4294,6 +5194,62 @@ END
 $$;
 COMMENT ON PROCEDURE pymig._drain_run(pymig.source, text, bigint[]) IS
     'Recomputes a run in a transaction of its own. One that fails is halved, until what can''t be recomputed is alone (R24).';
+
+-- sql/core/procedures/_follow_partitions.sql
+CREATE OR REPLACE PROCEDURE pymig._follow_partitions(p_source text, p_wait interval DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    c_lock_timeout constant interval := '200 ms';
+    v_started timestamptz := clock_timestamp();
+    v_source pymig.source;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    IF NOT pymig._is_partitioned(v_source.narrow) OR NOT pymig._is_migrating(p_source) THEN
+        RETURN;
+    END IF;
+    LOOP
+        IF pymig._partitions_now(v_source.narrow) <> pymig._partitions_known(p_source)
+            OR EXISTS (SELECT FROM pymig.partition AS p WHERE p.source = p_source AND p.state = 'detaching') THEN
+            BEGIN
+                PERFORM set_config('lock_timeout', '1s', true);
+                IF pg_try_advisory_xact_lock(pymig._lock_key('arm', p_source)) THEN
+                    PERFORM pymig._note_partitions(pymig._source(p_source));
+                END IF;
+            EXCEPTION
+                WHEN OTHERS THEN
+                    PERFORM pymig._note_once('WARNING', p_source, 'partitions not looked at', format('%s (%s)', SQLERRM, SQLSTATE));
+            END;
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        END IF;
+        -- Arm first; read what is in it in a later snapshot. The other order loses rows.
+        WHILE pymig._serve_partition(v_source, c_lock_timeout) LOOP
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        END LOOP;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN p_wait IS NULL OR pymig._partitions_settled(v_source) IS NOT NULL;
+        IF clock_timestamp() - v_started > p_wait THEN
+            RAISE EXCEPTION 'the partitions of % could not be armed', v_source.narrow
+                USING ERRCODE = 'PM005', DETAIL = coalesce((
+                    SELECT string_agg(format('%s: %s', p.name, p.error), '; ') FROM pymig.partition AS p
+                    WHERE p.source = p_source AND p.error IS NOT NULL), pymig._lock_holders(v_source.narrow)),
+                HINT = 'Wait for who holds them to end, and run the same command again.';
+        END IF;
+        PERFORM pg_sleep(0.1);
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig._follow_partitions(text, interval) IS
+    'The worker''s look at the partitions of a source: notices those that came and went since the last one, arms the new, queues what they have, frees the old. A step a transaction. With p_wait until nothing is left to do (PM005).';
 
 -- sql/core/procedures/_migrate_adopted.sql
 CREATE OR REPLACE PROCEDURE pymig._migrate_adopted(p_source text, INOUT p_has_more boolean)
@@ -4413,6 +5369,8 @@ BEGIN
                 USING ERRCODE = 'PM012', DETAIL = pymig._failed_chunks(v_source, v_entity),
                 HINT = 'Remove the cause, then CALL pymig.start_sync(...) and backfill again: only these chunks are left.';
         ELSIF v_step.outcome IN ('wait', 'retry') THEN
+            -- Without a worker nobody else looks, and a chunk waits until the partitions are known.
+            CALL pymig._follow_partitions(v_source);
             PERFORM pg_sleep(0.1);
         END IF;
     END LOOP;
@@ -4518,6 +5476,7 @@ BEGIN
     v_source.queue_limit := 1024 ^ 3;
     v_source.lost_seen := 0;
     v_source.lost_handled := 0;
+    v_source.retention := 'drop';
     v_source.registered_at := now();
     v_source.registered_by := session_user;
     v_source.time_type := (
@@ -4671,6 +5630,32 @@ COMMENT ON PROCEDURE pymig.set_queue(text, bigint, bigint, text) IS
     'How large the pending queue of a source may grow, and where it is. What is NULL stays as it is. p_rotate_above: bytes above which its two tables change turns. p_limit: bytes of one of them above which the triggers record no key; the worker then repairs everything (0: no limit). '
     'p_tablespace: a tablespace of its own (empty: that of the database), whose errors then can''t reach ingest, at the price of a subtransaction a statement; the worker moves the tables. Example: CALL pymig.set_queue(p_limit => 4294967296)';
 
+-- sql/core/procedures/set_retention.sql
+CREATE OR REPLACE PROCEDURE pymig.set_retention(p_policy text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    IF p_policy IS NULL OR p_policy NOT IN ('drop', 'keep') THEN
+        RAISE EXCEPTION 'the policy for partitions that are gone is drop or keep, not %', quote_nullable(p_policy)
+            USING ERRCODE = 'PM007', HINT = 'drop: their wide rows go, too. keep: their wide rows stay as they are.';
+    ELSIF p_policy = 'keep' THEN
+        PERFORM pymig._check_keep(v_source);
+    END IF;
+    UPDATE pymig.source AS s SET retention = p_policy WHERE s.source = v_source.source;
+    IF p_policy = 'drop' THEN
+        PERFORM pymig._expand_range(v_source, c.entity, c.first_tick, c.last_tick)
+        FROM pymig.closed_range AS c WHERE c.source = v_source.source;
+        DELETE FROM pymig.closed_range AS c WHERE c.source = v_source.source;
+    END IF;
+    PERFORM pymig._note('INFO', v_source.source, NULL, 'policy set', format('Wide rows of partitions that are gone: %s.', p_policy));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_retention(text, text) IS
+    'What becomes of the wide rows when a partition of the narrow table is detached or dropped: drop (they go, too: wide stays equal to narrow) or keep (they stay as they are; narrow rows that come late in that range go to quarantine as closed_range). Back to drop, the wide tables follow the narrow one again: kept rows go, late ones come in. PM022 where keep can''t be had. Example: CALL pymig.set_retention(''keep'')';
+
 -- sql/core/procedures/start_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.start_sync(
     p_entity text,
@@ -4749,6 +5734,11 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
         v_goes_on := false;
         FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
+            CONTINUE WHEN pymig._note_missing_source(v_source);
+            CALL pymig._follow_partitions(v_source.source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
             v_looked := clock_timestamp();
             PERFORM pymig._collect_pending(v_source);
                 COMMIT;
@@ -4841,7 +5831,10 @@ DECLARE
     v_entity pymig.entity;
     v_started timestamptz := clock_timestamp();
     v_bucket bigint := -9223372036854775808;
+    v_is_compared boolean;
     v_sentence text;
+    -- How long a partition that is new may take to be armed.
+    c_partition_wait constant interval := '1 minute';
 BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -4852,12 +5845,19 @@ BEGIN
         RAISE EXCEPTION '% is % and can be verified once its backfill is done', quote_literal(v_entity.entity), v_entity.state
             USING ERRCODE = 'PM004', HINT = format('CALL pymig.backfill(%L) first.', v_entity.entity);
     END IF;
+    CALL pymig._follow_partitions(v_source.source, c_partition_wait);
     CALL pymig.sync_pending(v_source.source);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
     IF NOT v_source.reads_by_key THEN
-        PERFORM pymig.verify_bucket(v_entity.entity, (-9223372036854775807), p_repair, v_source.source);
+        WHILE pymig.verify_bucket(v_entity.entity, (-9223372036854775807), p_repair, v_source.source) IS NULL LOOP
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            CALL pymig._follow_partitions(v_source.source, c_partition_wait);
+            CALL pymig.sync_pending(v_source.source);
+        END LOOP;
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
@@ -4873,10 +5873,18 @@ BEGIN
         PERFORM pymig._require_same_entity(v_entity);
         v_bucket := pymig._next_bucket(v_source, v_entity.entity, v_bucket);
         EXIT WHEN v_bucket IS NULL;
-        PERFORM pymig.verify_bucket(v_entity.entity, v_bucket, p_repair, v_source.source);
+        v_is_compared := NOT pymig.verify_bucket(v_entity.entity, v_bucket, p_repair, v_source.source) IS NULL;
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+        IF NOT v_is_compared THEN
+            CALL pymig._follow_partitions(v_source.source, c_partition_wait);
+            CALL pymig.sync_pending(v_source.source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            CONTINUE;
+        END IF;
         EXIT WHEN v_bucket = 9223372036854775807;
         v_bucket := v_bucket + 1;
     END LOOP;

@@ -55,13 +55,13 @@
             v_is_second boolean := coalesce(pg_sequence_last_value('pymig.plain_turn') % 2 = 1, false);
         BEGIN
             IF pg_relation_size(CASE WHEN v_is_second THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.plain_lost') WHERE EXISTS (VALUES (NULL, NULL, 'truncate'));
+                PERFORM nextval('pymig.plain_lost') WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
             ELSIF v_is_second THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate');
+                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
             ELSE
                 INSERT INTO pymig.plain_pending_1 (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate');
+                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
             END IF;
             RETURN NULL;
         END

@@ -13,7 +13,7 @@ import pytest
 from pymig.install import install
 from pymig.server import Cluster
 from tests.integration.test_worker import until
-from tests.races.interleave import INSERT, PAUSES, REGISTER, UNIQUE
+from tests.races.interleave import INSERT, NARROW_TABLE, REGISTER, UNIQUE
 
 JOB: Final = "CALL pymig.run_worker(59, p_worker => 'pg_cron')"
 
@@ -46,7 +46,7 @@ def cron(server_folder: Path, cluster: Cluster) -> Iterator[Cluster]:
 def test_pg_cron_keeps_up(cron: Cluster) -> None:
     """The job of the how-to, begun at the start of the server instead of at the next minute."""
     with connect(cron) as conn:
-        conn.execute(PAUSES)
+        conn.execute(NARROW_TABLE)
         conn.execute(UNIQUE)
         conn.execute(REGISTER, [[], "auto"])
         conn.execute(INSERT, ["x", "a", "2024-03-02 10:00", 1])

@@ -58,6 +58,7 @@ class Config:
     duplicates: bool | None = None
     new_entities: str | None = None
     partitioned: bool = False
+    type_drift: str | None = None
     bucket: str | None = None
     kill: bool | None = None
     rotate_above: int | None = None
@@ -76,6 +77,7 @@ class Config:
             "strategy": rng.choice(STRATEGIES),
             "duplicates": rng.random() < 0.3,
             "new_entities": rng.choice(["ask", "auto"]),
+            "type_drift": rng.choice(["quarantine", "promote"]),
             "bucket": rng.choice(["1 hour", "10 minutes", "7 minutes"]),
             "kill": rng.random() < 0.6,
             "rotate_above": rng.choice([0, 1, 1, 65536]),
@@ -118,6 +120,9 @@ class Surface:
                 "CALL pymig.set_queue(p_source => %s, p_rotate_above => %s)",
                 [SOURCE, self.config.rotate_above],
             )
+        self.conn.execute(
+            "CALL pymig.set_type_drift(NULL, %s, p_source => %s)", [self.config.type_drift, SOURCE]
+        )
 
     def start_sync(self, ship: str) -> None:
         """Arm the source and plan the ship."""
@@ -179,6 +184,14 @@ class Surface:
             [SOURCE],
         )
         return {entity for (entity,) in rows}
+
+    def promotions(self) -> int:
+        """How often columns got a wider type."""
+        row = self.conn.execute(
+            "SELECT count(*) FROM pymig.event e WHERE e.what = 'columns promoted'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def pending(self) -> int:
         """Keys not yet recomputed."""
@@ -440,6 +453,8 @@ def _finish(conn: psycopg.Connection[Any], world: World, config: Config) -> None
     for ship in ships & due:
         if states.get(ship) != "verified":
             world.fail(f"{ship!r} ends as {states.get(ship)}")
+    world.counts["promotions"] = pymig.promotions()
+    _drain(pymig, world)  # a column may have been promoted while verify drained
     _compare(conn, world, config, "oracle after verify")
 
 

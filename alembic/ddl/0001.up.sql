@@ -32,7 +32,8 @@ CREATE TABLE pymig.source (
     dictionary_key text,
     dictionary_name text,
     registered_at timestamptz NOT NULL DEFAULT now(),
-    registered_by text NOT NULL DEFAULT session_user
+    registered_by text NOT NULL DEFAULT session_user,
+    type_drift text NOT NULL DEFAULT 'quarantine' CHECK (type_drift IN ('quarantine', 'promote'))
 );
 COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities, set_retention and set_queue; the lost_ columns by the worker.';
 COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
@@ -67,6 +68,7 @@ COMMENT ON COLUMN pymig.source.dictionary_key IS 'Its column that equals the cha
 COMMENT ON COLUMN pymig.source.dictionary_name IS 'Its column with the readable name.';
 COMMENT ON COLUMN pymig.source.registered_at IS 'When it was registered.';
 COMMENT ON COLUMN pymig.source.registered_by IS 'By which role.';
+COMMENT ON COLUMN pymig.source.type_drift IS 'What becomes of values that do not fit their column: quarantine, or promote the column.';
 
 CREATE TABLE pymig.entity (
     source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,
@@ -89,6 +91,8 @@ CREATE TABLE pymig.entity (
     backfilled_at timestamptz,
     verified_at timestamptz,
     state_changed_at timestamptz NOT NULL DEFAULT now(),
+    type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
+    promote_at timestamptz,
     PRIMARY KEY (source, entity)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE pymig.entity IS 'One row per entity: its state and settings. State changes only through the procedures.';
@@ -110,12 +114,15 @@ COMMENT ON COLUMN pymig.entity.started_at IS 'When it began to sync.';
 COMMENT ON COLUMN pymig.entity.backfilled_at IS 'When its last chunk was done.';
 COMMENT ON COLUMN pymig.entity.verified_at IS 'When it last verified without a difference.';
 COMMENT ON COLUMN pymig.entity.state_changed_at IS 'When the state last changed.';
+COMMENT ON COLUMN pymig.entity.type_drift IS 'Its own choice of quarantine or promote; NULL: the source''s.';
+COMMENT ON COLUMN pymig.entity.promote_at IS 'Not before this time does the worker go on with promotions: readers of the wide table, say, were in the way.';
 
 CREATE TABLE pymig.part (
     source text NOT NULL,
     entity text NOT NULL,
     part int NOT NULL,
     wide_table text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (source, entity, part),
     FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
 );
@@ -124,6 +131,7 @@ COMMENT ON COLUMN pymig.part.source IS 'Its source.';
 COMMENT ON COLUMN pymig.part.entity IS 'Its entity.';
 COMMENT ON COLUMN pymig.part.part IS 'Number of the part, from 1.';
 COMMENT ON COLUMN pymig.part.wide_table IS 'Its table, without schema.';
+COMMENT ON COLUMN pymig.part.created_at IS 'When it was made: columns of the same moment stand in it without padding, later ones are appended.';
 
 CREATE TABLE pymig.channel (
     source text NOT NULL,
@@ -135,6 +143,7 @@ CREATE TABLE pymig.channel (
     column_type text NOT NULL
         CHECK (column_type IN ('text', 'float8', 'int8', 'bool', 'numeric', 'jsonb')),
     added_at timestamptz NOT NULL DEFAULT now(),
+    attnum smallint,
     PRIMARY KEY (source, entity, channel),
     UNIQUE (source, entity, ord),
     FOREIGN KEY (source, entity, part) REFERENCES pymig.part ON DELETE CASCADE
@@ -148,6 +157,39 @@ COMMENT ON COLUMN pymig.channel.part IS 'The part it is in.';
 COMMENT ON COLUMN pymig.channel.wide_column IS 'Its column.';
 COMMENT ON COLUMN pymig.channel.column_type IS 'Type of that column.';
 COMMENT ON COLUMN pymig.channel.added_at IS 'When the column was made.';
+COMMENT ON COLUMN pymig.channel.attnum IS 'Its number in pg_attribute: by it a column that somebody renamed is found again.';
+
+CREATE TABLE pymig.promotion (
+    source text NOT NULL,
+    entity text NOT NULL,
+    channel text NOT NULL,
+    ord int NOT NULL,
+    part int NOT NULL,
+    wide_column text NOT NULL,
+    column_type text NOT NULL CHECK (column_type IN ('text', 'float8', 'numeric')),
+    next_bucket bigint DEFAULT -9223372036854775808,
+    is_lossless boolean NOT NULL DEFAULT true,
+    begun_at timestamptz NOT NULL DEFAULT now(),
+    retry_at timestamptz,
+    error text,
+    PRIMARY KEY (source, entity, channel),
+    UNIQUE (source, entity, ord),
+    FOREIGN KEY (source, entity, channel) REFERENCES pymig.channel ON DELETE CASCADE,
+    FOREIGN KEY (source, entity, part) REFERENCES pymig.part ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.promotion IS 'Columns that are getting a wider type: a new column is filled beside the old one and takes its place.';
+COMMENT ON COLUMN pymig.promotion.source IS 'Source.';
+COMMENT ON COLUMN pymig.promotion.entity IS 'Entity.';
+COMMENT ON COLUMN pymig.promotion.channel IS 'Channel whose type drifted.';
+COMMENT ON COLUMN pymig.promotion.ord IS 'The position it will have among the entity''s channels.';
+COMMENT ON COLUMN pymig.promotion.part IS 'Part of the new column.';
+COMMENT ON COLUMN pymig.promotion.wide_column IS 'Name of the new column until it takes the old one''s.';
+COMMENT ON COLUMN pymig.promotion.column_type IS 'Its type.';
+COMMENT ON COLUMN pymig.promotion.next_bucket IS 'First bucket that is not yet filled; NULL: all are.';
+COMMENT ON COLUMN pymig.promotion.is_lossless IS 'false: a value of the old column does not fit the new type; it begins again as text.';
+COMMENT ON COLUMN pymig.promotion.begun_at IS 'When it began.';
+COMMENT ON COLUMN pymig.promotion.retry_at IS 'Not before this time does it go on.';
+COMMENT ON COLUMN pymig.promotion.error IS 'What holds it up.';
 
 CREATE TABLE pymig.chunk (
     chunk bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -208,6 +250,7 @@ CREATE TABLE pymig.quarantine (
     FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
 );
 CREATE INDEX quarantine_bucket ON pymig.quarantine (source, entity, bucket);
+CREATE INDEX quarantine_drift ON pymig.quarantine (source, entity, channel, quarantine) WHERE reason = 'type_mismatch';
 COMMENT ON TABLE pymig.quarantine IS 'Narrow rows that cannot become a cell, with the reason. Rewritten with every recompute of their bucket.';
 COMMENT ON COLUMN pymig.quarantine.quarantine IS 'Number of the row.';
 COMMENT ON COLUMN pymig.quarantine.source IS 'Its source.';

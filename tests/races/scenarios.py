@@ -942,11 +942,8 @@ def new_part_under_reader(s: Stage) -> list[str]:
     s.insert("x", "a", A, 1)
     s.migrate("x")
     s.patch(
-        "_part_with_room",
-        (
-            "RETURN CASE WHEN v_fits THEN v_part ELSE",
-            "RETURN CASE WHEN v_part > 1 THEN v_part ELSE",
-        ),
+        "_deal_columns",
+        ("v_columns + 2 > 1600", "v_part = 1"),
     )
     reader: Session = s.session("reader")
     reader.begin()

@@ -15,41 +15,46 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_entity pymig.entity;
-    v_part int;
-    v_added int := 0;
-    r_new record;
+    v_channels text[];
+    v_columns text[];
+    v_types text[];
+    v_parts int[];
+    v_added int;
 BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
     -- Whoever reads a wide table holds up ADD COLUMN; while it waits new readers wait too, so it soon gives way and is tried again.
     PERFORM set_config('lock_timeout', '300ms', true);
     v_entity := pymig._entity(p_source.source, p_entity);
-    FOR r_new IN
-        WITH found AS MATERIALIZED (
-            SELECT d.* FROM pymig._discover_channels(p_source, p_entity, true) AS d
-            WHERE NOT EXISTS (SELECT FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = d.channel)
-        )
-        SELECT f.channel, n.wide_column, pymig._native_type(f.kinds, v_entity.column_types) AS column_type
-        FROM found AS f
-        JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), ARRAY(
-            SELECT c.wide_column FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity)) AS n USING (channel)
-        ORDER BY f.channel COLLATE "C"
-    LOOP
-        v_part := pymig._part_with_room(p_source, p_entity, r_new.column_type);
-        INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type, added_at)
-        SELECT p_source.source, p_entity, r_new.channel, coalesce(max(c.ord), 0) + 1, v_part, r_new.wide_column, r_new.column_type, clock_timestamp()
-        FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity;
-        v_added := v_added + 1;
-    END LOOP;
-    IF v_added > 0 THEN
-        PERFORM pymig._add_missing_columns(p_source, p_entity);
-        PERFORM pymig._note('INFO', p_source.source, p_entity, 'channels added', format('%s new channels got their columns.', v_added));
+    WITH found AS MATERIALIZED (
+        SELECT d.* FROM pymig._discover_channels(p_source, p_entity, true) AS d
+        WHERE NOT EXISTS (SELECT FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = d.channel)
+    )
+    SELECT array_agg(f.channel ORDER BY f.channel COLLATE "C"), array_agg(n.wide_column ORDER BY f.channel COLLATE "C"),
+        array_agg(pymig._native_type(f.kinds, v_entity.column_types) ORDER BY f.channel COLLATE "C")
+    INTO v_channels, v_columns, v_types
+    FROM found AS f
+    JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), ARRAY(
+        SELECT c.wide_column FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity
+        UNION ALL
+        SELECT m.wide_column FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity)) AS n USING (channel);
+    v_added := coalesce(cardinality(v_channels), 0);
+    IF v_added = 0 THEN
+        RETURN 0;
     END IF;
+    v_parts := pymig._deal_columns(p_source, p_entity, v_types);
+    PERFORM pymig._add_parts(p_source, p_entity, v_parts[v_added]);
+    -- Columns of a new part are as old as it is; what is appended to an old part is younger.
+    INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)
+    SELECT p_source.source, p_entity, u.channel, pymig._last_ord(p_source.source, p_entity) + u.i, u.part, u.wide_column, u.column_type
+    FROM unnest(v_channels, v_columns, v_types, v_parts) WITH ORDINALITY AS u (channel, wide_column, column_type, part, i);
+    PERFORM pymig._add_missing_columns(p_source, p_entity);
+    PERFORM pymig._note('INFO', p_source.source, p_entity, 'channels added', format('%s new channels got their columns.', v_added));
     RETURN v_added;
 END
 $$;
 COMMENT ON FUNCTION pymig._add_channels(pymig.source, text) IS
-    'Gives every channel that has none a column, in the last part with room or a new one. Returns how many. 55P03 where a long reader holds the wide table: try again.';
+    'Gives every channel that has none a column, in the last part with room or in new ones: all of them in one transaction, one ALTER TABLE a part. Returns how many. 55P03 where a long reader holds the wide table: try again.';
 
 -- sql/core/functions/_add_missing_columns.sql
 CREATE OR REPLACE FUNCTION pymig._add_missing_columns(p_source pymig.source, p_entity text)
@@ -58,49 +63,149 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_table regclass := to_regclass(format('%I.%I', p_source.wide_schema, v_name));
+    v_is_split boolean := (SELECT count(*) > 1 FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
+    v_acl aclitem[];
     r_part record;
 BEGIN
+    -- New parts come first, complete and with a row for every time: until that is done no reader is in the way, and none waits.
+    FOR r_part IN
+        SELECT p.part, p.wide_table FROM pymig.part AS p
+        WHERE p.source = p_source.source AND p.entity = p_entity AND p.part > 1
+          AND to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table)) IS NULL
+        ORDER BY p.part
+    LOOP
+        PERFORM pymig._create_part(p_source, p_entity, r_part.wide_table, pymig._column_definitions(p_source.source, p_entity, r_part.part));
+        EXECUTE format('INSERT INTO %1$I.%2$I (%4$I) SELECT p.%4$I FROM %1$I.%3$I AS p', p_source.wide_schema, r_part.wide_table,
+            CASE WHEN to_regclass(format('%I.%I', p_source.wide_schema, v_name || '_1')) IS NULL THEN v_name ELSE v_name || '_1' END,
+            p_source.time_column);
+    END LOOP;
+    IF v_is_split THEN
+        SELECT c.relacl INTO v_acl FROM pg_class AS c WHERE c.oid = v_table;
+        IF (SELECT c.relkind = 'r' FROM pg_class AS c WHERE c.oid = v_table) THEN
+            EXECUTE format('ALTER TABLE %s RENAME TO %I', v_table, v_name || '_1');
+        END IF;
+    END IF;
     FOR r_part IN
         SELECT p.wide_table, string_agg(format('ADD COLUMN %I %s', c.wide_column, c.column_type), ', ' ORDER BY c.ord) AS columns
         FROM pymig.part AS p
-        JOIN pymig.channel AS c USING (source, entity, part)
+        JOIN (
+            SELECT c.source, c.entity, c.part, c.ord, c.wide_column, c.column_type FROM pymig.channel AS c
+            UNION ALL
+            SELECT m.source, m.entity, m.part, m.ord, m.wide_column, m.column_type FROM pymig.promotion AS m
+        ) AS c USING (source, entity, part)
         WHERE p.source = p_source.source AND p.entity = p_entity AND NOT EXISTS (
             SELECT FROM pg_attribute AS a
             WHERE a.attrelid = format('%I.%I', p_source.wide_schema, p.wide_table)::regclass AND a.attname = c.wide_column AND NOT a.attisdropped)
-        GROUP BY p.wide_table
+        GROUP BY p.part, p.wide_table
+        ORDER BY p.part
     LOOP
         EXECUTE format('ALTER TABLE %I.%I %s', p_source.wide_schema, r_part.wide_table, r_part.columns);
     END LOOP;
-    IF (SELECT count(*) FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity) > 1 THEN
+    PERFORM pymig._note_columns(p_source, p_entity);
+    IF v_is_split THEN
         PERFORM pymig._create_parts_view(p_source, p_entity);
+        PERFORM pymig._grant_again(p_source, v_name, v_acl);
     END IF;
 END
 $$;
 COMMENT ON FUNCTION pymig._add_missing_columns(pymig.source, text) IS
-    'Adds the columns the catalog has and the parts have not, one ALTER TABLE a part, and refreshes the view over them.';
+    'Makes what the catalog has and the wide tables have not: new parts, then columns, one ALTER TABLE a part. With the second part the entity''s table becomes <name>_1 and its name the view over all parts.';
 
--- sql/core/functions/_add_part.sql
-CREATE OR REPLACE FUNCTION pymig._add_part(p_source pymig.source, p_entity text, p_part int)
-RETURNS int
+-- sql/core/functions/_add_parts.sql
+CREATE OR REPLACE FUNCTION pymig._add_parts(p_source pymig.source, p_entity text, p_parts int)
+RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_last int := (SELECT max(p.part) FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
 BEGIN
-    IF p_part = 2 THEN
-        EXECUTE format('ALTER TABLE %I.%I RENAME TO %I', p_source.wide_schema, v_name, v_name || '_1');
+    IF p_parts > v_last THEN
         UPDATE pymig.part AS p SET wide_table = v_name || '_1' WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = 1;
+        INSERT INTO pymig.part (source, entity, part, wide_table)
+        SELECT p_source.source, p_entity, g.part, v_name || '_' || g.part FROM generate_series(v_last + 1, p_parts) AS g (part);
     END IF;
-    INSERT INTO pymig.part (source, entity, part, wide_table) VALUES (p_source.source, p_entity, p_part, v_name || '_' || p_part);
-    PERFORM pymig._create_part(p_source, p_entity, v_name || '_' || p_part, NULL);
-    EXECUTE format('INSERT INTO %1$I.%2$I SELECT p.%4$I FROM %1$I.%3$I AS p',
-        p_source.wide_schema, v_name || '_' || p_part, v_name || '_1', p_source.time_column);
-    RETURN p_part;
 END
 $$;
-COMMENT ON FUNCTION pymig._add_part(pymig.source, text, int) IS
-    'Adds a part with a row for every time there is. The second one turns the entity''s table into <name>_1 and its name into a view. The caller holds the entity exclusively.';
+COMMENT ON FUNCTION pymig._add_parts(pymig.source, text, int) IS
+    'Adds parts to the catalog up to this number. _add_missing_columns then makes the tables. The caller holds the entity exclusively.';
+
+-- sql/core/functions/_add_promotions.sql
+CREATE OR REPLACE FUNCTION pymig._add_promotions(p_source pymig.source, p_entity text, p_channels text[], p_types text[])
+RETURNS int
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_added int := coalesce(cardinality(p_channels), 0);
+    v_parts int[];
+BEGIN
+    IF v_added = 0 THEN
+        RETURN 0;
+    END IF;
+    v_parts := pymig._deal_columns(p_source, p_entity, p_types);
+    PERFORM pymig._add_parts(p_source, p_entity, v_parts[v_added]);
+    INSERT INTO pymig.promotion (source, entity, channel, ord, part, wide_column, column_type)
+    SELECT p_source.source, p_entity, u.channel, pymig._last_ord(p_source.source, p_entity) + u.i, u.part,
+        format('promoted_%s_%s', pymig._last_ord(p_source.source, p_entity) + u.i, md5(u.channel)), u.column_type
+    FROM unnest(p_channels, p_types, v_parts) WITH ORDINALITY AS u (channel, column_type, part, i);
+    PERFORM pymig._add_missing_columns(p_source, p_entity);
+    PERFORM pymig._note('INFO', p_source.source, p_entity, 'promotion begun',
+        (SELECT string_agg(format('%s becomes %s', quote_literal(u.channel), u.column_type), '; ') FROM unnest(p_channels, p_types) AS u (channel, column_type)));
+    RETURN v_added;
+END
+$$;
+COMMENT ON FUNCTION pymig._add_promotions(pymig.source, text, text[], text[]) IS
+    'Adds a new, empty column beside each of these channels'' own. From the commit on every recompute fills both. The caller holds the entity exclusively.';
+
+-- sql/core/functions/_begin_promotions.sql
+CREATE OR REPLACE FUNCTION pymig._begin_promotions(p_source pymig.source, p_entity text)
+RETURNS int
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- The latest rows of a channel tell what it has become; what only older ones have is promoted next time.
+    c_sample constant int := 100;
+    v_channels text[];
+    v_types text[];
+BEGIN
+    EXECUTE format(
+        'SELECT array_agg(c.channel ORDER BY c.channel), array_agg(pymig._promoted_type(c.column_type, k.kinds) ORDER BY c.channel)
+         FROM pymig.channel AS c
+         CROSS JOIN LATERAL (
+             SELECT array_agg(DISTINCT %1$s) AS kinds
+             FROM (SELECT q.narrow_row FROM pymig.quarantine AS q
+                   WHERE q.source = c.source AND q.entity = c.entity AND q.channel = c.channel AND q.reason = ''type_mismatch''
+                   ORDER BY q.quarantine DESC LIMIT %2$s) AS q
+             CROSS JOIN LATERAL jsonb_populate_record(NULL::%3$s, q.narrow_row) AS n) AS k
+         WHERE c.source = $1 AND c.entity = $2 AND k.kinds IS NOT NULL
+           AND NOT EXISTS (SELECT FROM pymig.promotion AS m WHERE m.source = c.source AND m.entity = c.entity AND m.channel = c.channel)',
+        pymig._cell_kind_sql(p_source), c_sample, p_source.narrow)
+    INTO v_channels, v_types
+    USING p_source.source, p_entity;
+    RETURN pymig._add_promotions(p_source, p_entity, v_channels, v_types);
+END
+$$;
+COMMENT ON FUNCTION pymig._begin_promotions(pymig.source, text) IS
+    'Begins to promote every column that has values in quarantine because of its type. Returns how many.';
 
 -- sql/core/functions/_blockers.sql
 CREATE OR REPLACE FUNCTION pymig._blockers(p_source pymig.source, p_channels int)
@@ -759,10 +864,39 @@ AS $$
     -- Fixed width first: no padding between them (see _column_width).
     SELECT string_agg(format('%I %s', c.wide_column, c.column_type), ', '
         ORDER BY array_position(ARRAY['float8', 'int8', 'bool'], c.column_type), c.ord)
-    FROM pymig.channel AS c
-    WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
+    FROM (
+        SELECT c.wide_column, c.column_type, c.ord FROM pymig.channel AS c
+        WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
+        UNION ALL
+        SELECT m.wide_column, m.column_type, m.ord FROM pymig.promotion AS m
+        WHERE m.source = p_source AND m.entity = p_entity AND m.part = p_part
+    ) AS c
 $$;
 COMMENT ON FUNCTION pymig._column_definitions(text, text, int) IS 'Column list of CREATE TABLE for a part.';
+
+-- sql/core/functions/_column_dependents.sql
+CREATE OR REPLACE FUNCTION pymig._column_dependents(p_table regclass, p_column text, p_view regclass)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(DISTINCT d.what, ', ')
+    FROM (
+        SELECT pg_describe_object(d.classid, d.objid, d.objsubid) AS what
+        FROM pg_depend AS d
+        JOIN pg_attribute AS a ON a.attrelid = p_table AND a.attname = p_column AND NOT a.attisdropped
+        WHERE d.refclassid = 'pg_class'::regclass AND (d.refobjid = p_table AND d.refobjsubid = a.attnum OR d.refobjid = p_view)
+          AND d.deptype IN ('n', 'a')
+          -- The view over the parts is our own.
+          AND NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (SELECT FROM pg_rewrite AS r WHERE r.oid = d.objid AND r.ev_class = p_view))
+        UNION ALL
+        SELECT 'privileges on the column itself' FROM pg_attribute AS a
+        WHERE a.attrelid = p_table AND a.attname = p_column AND a.attacl IS NOT NULL
+    ) AS d
+$$;
+COMMENT ON FUNCTION pymig._column_dependents(regclass, text, regclass) IS
+    'What would be lost with a wide column: views, indexes, constraints, statistics, column privileges of the user''s, also on the view over the parts. NULL: nothing.';
 
 -- sql/core/functions/_column_names.sql
 CREATE OR REPLACE FUNCTION pymig._column_names(
@@ -959,6 +1093,7 @@ BEGIN
     IF v_parts > 1 THEN
         PERFORM pymig._create_parts_view(p_source, p_entity);
     END IF;
+    PERFORM pymig._note_columns(p_source, p_entity);
     PERFORM pymig._recompute(p_source, p_entity, 'json', (-9223372036854775807), (-9223372036854775807), NULL);
     PERFORM pymig._note('INFO', p_source.source, p_entity, 'sync started', format('%s.%I keeps up from here on.', p_source.wide_schema, v_name));
 END
@@ -1008,7 +1143,11 @@ BEGIN
     FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
     IF v_count + 1 > 1600 THEN
         -- A view has no more columns than a table: from here on the parts are read by their own names.
-        EXECUTE format('DROP VIEW IF EXISTS %s', v_view);
+        IF to_regclass(v_view) IS NOT NULL THEN
+            EXECUTE format('DROP VIEW %s', v_view);
+            PERFORM pymig._note('WARNING', p_source.source, p_entity, 'view dropped',
+                format('With %s channels there can''t be a view %s any more. Read the parts; pymig.channel_map says where each channel is.', v_count, v_view));
+        END IF;
         RETURN;
     END IF;
     EXECUTE format('CREATE OR REPLACE VIEW %s AS SELECT %I, %s FROM %s', v_view, p_source.time_column, v_columns, v_from);
@@ -1091,6 +1230,62 @@ END
 $$;
 COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text) IS
     'Deals the next few chunks from where the last one ended, jumping over gaps. Returns how many; 0: the frozen upper bound is reached.';
+
+-- sql/core/functions/_deal_columns.sql
+CREATE OR REPLACE FUNCTION pymig._deal_columns(p_source pymig.source, p_entity text, p_types text[])
+RETURNS int[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_part int;
+    v_columns bigint;
+    v_bytes bigint;
+    v_narrowest int;
+    v_is_new boolean := false;
+    v_type text;
+    v_width int;
+    v_parts int[] := '{}';
+BEGIN
+    -- The dropped columns of a part keep their slots for ever, so columns are counted in pg_attribute, too.
+    SELECT p.part, greatest(count(c.channel), coalesce((
+            SELECT max(a.attnum) - 1 FROM pg_attribute AS a
+            WHERE a.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table))), 0)),
+        coalesce(sum(pymig._column_width(c.column_type, c.is_appended)), 0),
+        coalesce(min(pymig._column_width(c.column_type, false)), 24)
+    INTO v_part, v_columns, v_bytes, v_narrowest
+    FROM pymig.part AS p
+    LEFT JOIN LATERAL (
+        SELECT c.channel, c.column_type, c.added_at > p.created_at AS is_appended FROM pymig.channel AS c
+        WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part
+        UNION ALL
+        SELECT m.channel, m.column_type, m.begun_at > p.created_at FROM pymig.promotion AS m
+        WHERE m.source = p.source AND m.entity = p.entity AND m.part = p.part
+    ) AS c ON true
+    WHERE p.source = p_source.source AND p.entity = p_entity
+    GROUP BY p.part, p.wide_table
+    ORDER BY p.part DESC
+    LIMIT 1;
+    FOREACH v_type IN ARRAY p_types LOOP
+        v_width := pymig._column_width(v_type, NOT v_is_new);
+        IF v_columns + 2 > 1600 OR pymig._tuple_width(v_columns + 1, v_bytes + v_width, least(v_narrowest, v_width)) > 8160 THEN
+            v_part := v_part + 1;
+            v_is_new := true;
+            v_columns := 0;
+            v_bytes := 0;
+            v_narrowest := 24;
+            v_width := pymig._column_width(v_type, false);
+        END IF;
+        v_columns := v_columns + 1;
+        v_bytes := v_bytes + v_width;
+        v_narrowest := least(v_narrowest, v_width);
+        v_parts := v_parts || v_part;
+    END LOOP;
+    RETURN v_parts;
+END
+$$;
+COMMENT ON FUNCTION pymig._deal_columns(pymig.source, text, text[]) IS
+    'The part each of some new columns goes to, by their types: the last one while it can hold one more column in the worst case, then new ones. Reads, changes nothing.';
 
 -- sql/core/functions/_differences_sql.sql
 CREATE OR REPLACE FUNCTION pymig._differences_sql(
@@ -1206,6 +1401,30 @@ $$;
 COMMENT ON FUNCTION pymig._discover_channels(pymig.source, text, boolean) IS
     'All channels of an entity, and the native kinds of value seen in them (all rows, or the latest 100 of each where channels are read by key).';
 
+-- sql/core/functions/_drop_promotions.sql
+CREATE OR REPLACE FUNCTION pymig._drop_promotions(p_source pymig.source, p_entity text, p_channels text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r_part record;
+BEGIN
+    FOR r_part IN
+        SELECT p.wide_table, string_agg(format('DROP COLUMN IF EXISTS %I', m.wide_column), ', ' ORDER BY m.ord) AS drops
+        FROM pymig.promotion AS m JOIN pymig.part AS p USING (source, entity, part)
+        WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (p_channels)
+        GROUP BY p.part, p.wide_table
+        ORDER BY p.part
+    LOOP
+        EXECUTE format('ALTER TABLE %I.%I %s', p_source.wide_schema, r_part.wide_table, r_part.drops);
+    END LOOP;
+    DELETE FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (p_channels);
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_promotions(pymig.source, text, text[]) IS
+    'Gives promotions up: their new columns go, the old ones were always whole. The caller holds the entity exclusively.';
+
 -- sql/core/functions/_drop_triggers.sql
 CREATE OR REPLACE FUNCTION pymig._drop_triggers(p_source pymig.source, p_relation regclass, p_lock_timeout interval)
 RETURNS void
@@ -1249,6 +1468,34 @@ END
 $$;
 COMMENT ON FUNCTION pymig._drop_wide_tables(pymig.source, text) IS
     'Drops the wide tables and the view of an entity. 2BP01 where something of the user''s depends on them.';
+
+-- sql/core/functions/_due_promotions.sql
+CREATE OR REPLACE FUNCTION pymig._due_promotions(p_source text)
+RETURNS text[]
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(
+        SELECT e.entity
+        FROM pymig.entity AS e JOIN pymig.source AS s USING (source)
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS begun, bool_and(m.retry_at > clock_timestamp()) AS is_waiting, bool_and(m.next_bucket IS NULL) AS is_free
+            FROM pymig.promotion AS m WHERE m.source = e.source AND m.entity = e.entity
+        ) AS m
+        WHERE e.source = p_source AND e.wide_table IS NOT NULL AND coalesce(e.promote_at, '-infinity') <= clock_timestamp() AND CASE
+            WHEN coalesce(e.type_drift, s.type_drift) = 'quarantine' THEN m.begun > 0 AND m.is_waiting IS NOT TRUE
+            WHEN e.state NOT IN ('backfilled', 'verified') THEN false
+            WHEN m.begun > 0 AND m.is_waiting IS NOT TRUE THEN true
+            -- Promotions that wait for somebody to drop what depends on a column don't keep others from beginning.
+            ELSE m.is_free IS NOT FALSE AND EXISTS (
+                SELECT FROM pymig.quarantine AS q
+                WHERE q.source = e.source AND q.entity = e.entity AND q.reason = 'type_mismatch' AND NOT EXISTS (
+                    SELECT FROM pymig.promotion AS m WHERE m.source = q.source AND m.entity = q.entity AND m.channel = q.channel))
+        END
+        ORDER BY e.entity)
+$$;
+COMMENT ON FUNCTION pymig._due_promotions(text) IS
+    'Entities of a source that have a promotion to begin, to go on with, or, since the policy changed, to give up.';
 
 -- sql/core/functions/_due_todo.sql
 CREATE OR REPLACE FUNCTION pymig._due_todo(
@@ -1372,6 +1619,52 @@ END
 $$;
 COMMENT ON FUNCTION pymig._estimate_rows(pymig.source, text) IS
     'Narrow rows of an entity by the planner''s statistics (ANALYZE the narrow table for a good one).';
+
+-- sql/core/functions/_exchange_columns.sql
+CREATE OR REPLACE FUNCTION pymig._exchange_columns(p_source pymig.source, p_entity text, p_channels text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r_part record;
+    r_column record;
+    v_comments text[];
+BEGIN
+    v_comments := ARRAY(
+        SELECT format('COMMENT ON COLUMN %I.%I.%I IS %L', p_source.wide_schema, new.wide_table, c.wide_column, col_description(a.attrelid, a.attnum))
+        FROM pymig.promotion AS m
+        JOIN pymig.channel AS c USING (source, entity, channel)
+        JOIN pymig.part AS old ON old.source = m.source AND old.entity = m.entity AND old.part = c.part
+        JOIN pymig.part AS new ON new.source = m.source AND new.entity = m.entity AND new.part = m.part
+        JOIN pg_attribute AS a ON a.attrelid = format('%I.%I', p_source.wide_schema, old.wide_table)::regclass AND a.attname = c.wide_column
+        WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (p_channels) AND col_description(a.attrelid, a.attnum) IS NOT NULL);
+    FOR r_part IN
+        SELECT p.wide_table, string_agg(format('DROP COLUMN %I', c.wide_column), ', ' ORDER BY c.ord) AS drops
+        FROM pymig.channel AS c JOIN pymig.part AS p USING (source, entity, part)
+        WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = ANY (p_channels)
+        GROUP BY p.part, p.wide_table
+        ORDER BY p.part
+    LOOP
+        EXECUTE format('ALTER TABLE %I.%I %s', p_source.wide_schema, r_part.wide_table, r_part.drops);
+    END LOOP;
+    FOR r_column IN
+        SELECT p.wide_table, m.wide_column AS old_name, c.wide_column AS new_name
+        FROM pymig.promotion AS m
+        JOIN pymig.channel AS c USING (source, entity, channel)
+        JOIN pymig.part AS p ON p.source = m.source AND p.entity = m.entity AND p.part = m.part
+        WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (p_channels)
+        ORDER BY p.part, m.ord
+    LOOP
+        EXECUTE format('ALTER TABLE %I.%I RENAME COLUMN %I TO %I', p_source.wide_schema, r_column.wide_table, r_column.old_name, r_column.new_name);
+    END LOOP;
+    FOR r_column IN SELECT c.c AS comment FROM unnest(v_comments) AS c (c) LOOP
+        EXECUTE r_column.comment;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._exchange_columns(pymig.source, text, text[]) IS
+    'Drops the old columns of promoted channels and gives the new ones their names and comments.';
 
 -- sql/core/functions/_expand_partition.sql
 CREATE OR REPLACE FUNCTION pymig._expand_partition(p_source pymig.source, p_partition pymig.partition)
@@ -1520,6 +1813,113 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._faults_sql(text) IS
     'SELECT of the rows among those of _cells_sql that can''t be a cell of their column, with the reason.';
+
+-- sql/core/functions/_fill_next_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._fill_next_bucket(p_source pymig.source, p_entity text, p_from bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_bucket bigint := pymig._next_bucket(p_source, p_entity, p_from);
+BEGIN
+    -- Its own statement, before the narrow rows are read (R22).
+    IF v_bucket IS NOT NULL THEN
+        PERFORM pymig._lock_buckets(p_source.source, p_entity, v_bucket, v_bucket);
+        PERFORM pymig._fill_promoted(p_source, p_entity, v_bucket, v_bucket, NULL);
+    END IF;
+    UPDATE pymig.promotion AS m SET next_bucket = CASE WHEN v_bucket < 9223372036854775807 THEN v_bucket + 1 END, error = NULL, retry_at = NULL
+    WHERE m.source = p_source.source AND m.entity = p_entity AND m.next_bucket = p_from;
+END
+$$;
+COMMENT ON FUNCTION pymig._fill_next_bucket(pymig.source, text, bigint) IS
+    'Fills the new columns in the next bucket that has rows, and remembers it in the same transaction.';
+
+-- sql/core/functions/_fill_promoted.sql
+CREATE OR REPLACE FUNCTION pymig._fill_promoted(
+    p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_wide text := pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, p_times);
+    v_is_lossy boolean;
+    r_group record;
+    r_check record;
+BEGIN
+    FOR r_group IN
+        SELECT array_agg(m.ord ORDER BY m.ord) AS ords
+        FROM pymig.promotion AS m
+        JOIN pymig.channel AS c USING (source, entity, channel)
+        WHERE m.source = p_source.source AND m.entity = p_entity
+        GROUP BY c.part, m.part
+        ORDER BY c.part, m.part
+    LOOP
+        EXECUTE pymig._fill_promoted_sql(p_source, p_entity, r_group.ords,
+            pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, p_times, p_entity), v_wide);
+    END LOOP;
+    -- Text takes everything, and numeric every integer.
+    FOR r_check IN
+        SELECT m.channel, m.wide_column AS new_column, c.wide_column AS old_column, new.wide_table AS new_table, old.wide_table AS old_table
+        FROM pymig.promotion AS m
+        JOIN pymig.channel AS c USING (source, entity, channel)
+        JOIN pymig.part AS old ON old.source = m.source AND old.entity = m.entity AND old.part = c.part
+        JOIN pymig.part AS new ON new.source = m.source AND new.entity = m.entity AND new.part = m.part
+        WHERE m.source = p_source.source AND m.entity = p_entity AND m.column_type = 'float8' AND m.is_lossless
+    LOOP
+        EXECUTE format(
+            'SELECT EXISTS (SELECT FROM %1$I.%2$I AS w JOIN %1$I.%3$I AS t USING (%4$I) WHERE %5$s AND w.%6$I IS NOT NULL AND t.%7$I IS NULL)',
+            p_source.wide_schema, r_check.old_table, r_check.new_table, p_source.time_column, v_wide, r_check.old_column, r_check.new_column)
+        INTO v_is_lossy;
+        IF v_is_lossy THEN
+            UPDATE pymig.promotion AS m SET is_lossless = false
+            WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = r_check.channel;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._fill_promoted(pymig.source, text, bigint, bigint, text) IS
+    'Fills the new columns of channels that are being promoted, for a run of buckets or some times, and notices values the new type can''t hold. The caller holds the locks of the buckets.';
+
+-- sql/core/functions/_fill_promoted_sql.sql
+CREATE OR REPLACE FUNCTION pymig._fill_promoted_sql(
+    p_source pymig.source, p_entity text, p_ords int[], p_narrow_condition text, p_wide_condition text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A cell whose narrow row is gone while its wide row is kept has only the old column to come from.
+    SELECT format(
+        'UPDATE %1$I.%2$I AS t SET %3$s
+         FROM (SELECT w.%4$I AS time, %5$s FROM %1$I.%6$I AS w LEFT JOIN (%7$s) AS j ON j.time = w.%4$I WHERE %8$s) AS v
+         WHERE t.%4$I = v.time AND ROW(%9$s)::record OPERATOR(pg_catalog.*<>) ROW(%10$s)::record',
+        p_source.wide_schema, min(new.wide_table),
+        string_agg(format('%I = v."%s"', m.wide_column, m.ord), ', ' ORDER BY m.ord),
+        p_source.time_column,
+        string_agg(format('coalesce(j."%1$s", %2$s) AS "%1$s"', m.ord,
+            pymig._cast_sql(format('w.%I', c.wide_column), c.column_type, m.column_type)), ', ' ORDER BY m.ord),
+        min(old.wide_table),
+        pymig._promoted_cells_sql(p_source, p_entity, p_ords, p_narrow_condition),
+        p_wide_condition,
+        string_agg(format('t.%I', m.wide_column), ', ' ORDER BY m.ord),
+        string_agg(format('v."%s"', m.ord), ', ' ORDER BY m.ord))
+    FROM pymig.promotion AS m
+    JOIN pymig.channel AS c USING (source, entity, channel)
+    JOIN pymig.part AS old ON old.source = m.source AND old.entity = m.entity AND old.part = c.part
+    JOIN pymig.part AS new ON new.source = m.source AND new.entity = m.entity AND new.part = m.part
+    WHERE m.source = p_source.source AND m.entity = p_entity AND m.ord = ANY (p_ords)
+$$;
+COMMENT ON FUNCTION pymig._fill_promoted_sql(pymig.source, text, int[], text, text) IS
+    'UPDATE that fills new columns of one part, whose old columns are all in one part, too, where the conditions hold.';
 
 -- sql/core/functions/_finish_backfill.sql
 CREATE OR REPLACE FUNCTION pymig._finish_backfill(p_source text, p_entity text)
@@ -1714,6 +2114,32 @@ $$;
 COMMENT ON FUNCTION pymig._grain_sql(pymig.source, text) IS
     'SQL expression: the wide time a narrow time falls on (itself, without a time grain).';
 
+-- sql/core/functions/_grant_again.sql
+CREATE OR REPLACE FUNCTION pymig._grant_again(p_source pymig.source, p_view text, p_acl aclitem[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_grantee text;
+BEGIN
+    IF to_regclass(format('%I.%I', p_source.wide_schema, p_view)) IS NULL THEN
+        RETURN;
+    END IF;
+    -- A grantee that was dropped meanwhile has no name any more.
+    FOR v_grantee IN
+        SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
+        FROM aclexplode(p_acl) AS a
+        LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR r.rolname IS NOT NULL)
+    LOOP
+        EXECUTE format('GRANT SELECT ON %I.%I TO %s', p_source.wide_schema, p_view, v_grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._grant_again(pymig.source, text, aclitem[]) IS
+    'Whoever could read the relation that had this name before may read the view that has it now.';
+
 -- sql/core/functions/_grant_read.sql
 CREATE OR REPLACE FUNCTION pymig._grant_read(p_source pymig.source, p_relation text)
 RETURNS void
@@ -1798,6 +2224,32 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._heartbeat(text) IS
     'Leaves a heartbeat, at most one a second; forgets workers that were silent for a day. The first after a minute without any leaves an event.';
+
+-- sql/core/functions/_hold_promotions.sql
+CREATE OR REPLACE FUNCTION pymig._hold_promotions(p_source text, p_entity text, p_channels text[], p_error text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is_news boolean;
+BEGIN
+    WITH held AS (
+        SELECT m.channel, m.error IS DISTINCT FROM p_error AS is_news FROM pymig.promotion AS m
+        WHERE m.source = p_source AND m.entity = p_entity AND m.channel = ANY (p_channels)
+    ),
+    noted AS (
+        UPDATE pymig.promotion AS m SET error = p_error, retry_at = clock_timestamp() + interval '10 seconds'
+        FROM held AS h WHERE m.source = p_source AND m.entity = p_entity AND m.channel = h.channel
+    )
+    SELECT bool_or(h.is_news) INTO v_is_news FROM held AS h;
+    IF v_is_news THEN
+        PERFORM pymig._note('WARNING', p_source, p_entity, 'promotion held up', p_error);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._hold_promotions(text, text, text[], text) IS
+    'Lets the promotion of some channels wait for a person, with the reason; with an event where that is news.';
 
 -- sql/core/functions/_index_paths.sql
 CREATE OR REPLACE FUNCTION pymig._index_paths(
@@ -1974,6 +2426,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._lag_by_entity() IS
     'Median and 99th percentile of the sync lag of the last 4 to 5 minutes, by entity; none where no key was recomputed. Upper edges of a scale with two steps an octave: at most 41 % too high, never too low.';
+
+-- sql/core/functions/_last_ord.sql
+CREATE OR REPLACE FUNCTION pymig._last_ord(p_source text, p_entity text)
+RETURNS int
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT greatest(
+        (SELECT max(c.ord) FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity),
+        (SELECT max(m.ord) FROM pymig.promotion AS m WHERE m.source = p_source AND m.entity = p_entity), 0)
+$$;
+COMMENT ON FUNCTION pymig._last_ord(text, text) IS 'The highest position any channel of an entity has, or is about to have.';
 
 -- sql/core/functions/_last_tick.sql
 CREATE OR REPLACE FUNCTION pymig._last_tick(p_time_type text)
@@ -2368,6 +2833,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._note(text, text, text, text, text) IS 'Writes one event.';
 
+-- sql/core/functions/_note_columns.sql
+CREATE OR REPLACE FUNCTION pymig._note_columns(p_source pymig.source, p_entity text)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE pymig.channel AS c SET attnum = a.attnum
+    FROM pymig.part AS p, pg_attribute AS a
+    WHERE c.source = p_source.source AND c.entity = p_entity
+      AND p.source = c.source AND p.entity = c.entity AND p.part = c.part
+      AND a.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table)) AND a.attname = c.wide_column AND NOT a.attisdropped
+      AND c.attnum IS DISTINCT FROM a.attnum
+$$;
+COMMENT ON FUNCTION pymig._note_columns(pymig.source, text) IS
+    'Remembers the number of each wide column, by which it is found again should somebody rename it.';
+
 -- sql/core/functions/_note_lag.sql
 CREATE OR REPLACE FUNCTION pymig._note_lag(p_source text, p_entity text, p_recorded timestamptz[], p_keys bigint[])
 RETURNS void
@@ -2528,40 +3009,6 @@ END
 $$;
 COMMENT ON FUNCTION pymig._notice_lost(pymig.source) IS
     'Where a trigger could not record keys: takes the state verified from the entities of the source at once, and sends all of them to repair as soon as every transaction that ran then has ended. First in its transaction, at READ COMMITTED.';
-
--- sql/core/functions/_part_with_room.sql
-CREATE OR REPLACE FUNCTION pymig._part_with_room(p_source pymig.source, p_entity text, p_column_type text)
-RETURNS int
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_width int := pymig._column_width(p_column_type, true);
-    v_part int;
-    v_fits boolean;
-BEGIN
-    -- The dropped columns of a part keep their slots for ever, so columns are counted in pg_attribute, too.
-    SELECT p.part, greatest(f.columns, f.slots) + 2 <= 1600
-        AND pymig._tuple_width(greatest(f.columns, f.slots) + 1, f.bytes + v_width, least(f.narrowest, v_width)) <= 8160
-    INTO v_part, v_fits
-    FROM pymig.part AS p
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS columns, coalesce(sum(pymig._column_width(c.column_type, c.added_at > e.started_at)), 0) AS bytes,
-            coalesce(min(pymig._column_width(c.column_type, false)), 24) AS narrowest,
-            coalesce((SELECT max(a.attnum) - 1 FROM pg_attribute AS a
-             WHERE a.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table))), 0) AS slots
-        FROM pymig.entity AS e
-        LEFT JOIN pymig.channel AS c ON c.source = e.source AND c.entity = e.entity AND c.part = p.part
-        WHERE e.source = p.source AND e.entity = p.entity
-    ) AS f
-    WHERE p.source = p_source.source AND p.entity = p_entity
-    ORDER BY p.part DESC
-    LIMIT 1;
-    RETURN CASE WHEN v_fits THEN v_part ELSE pymig._add_part(p_source, p_entity, v_part + 1) END;
-END
-$$;
-COMMENT ON FUNCTION pymig._part_with_room(pymig.source, text, text) IS
-    'The part a new channel goes to: the last one while it can hold one more column in the worst case, else a new one.';
 
 -- sql/core/functions/_partition_failed.sql
 CREATE OR REPLACE FUNCTION pymig._partition_failed(p_partition pymig.partition, p_sqlstate text, p_error text)
@@ -2796,6 +3243,105 @@ END
 $$;
 COMMENT ON FUNCTION pymig._plan_entity(pymig.source, text, text, text, boolean) IS
     'First step of start_sync: the entity''s row. From its commit on the worker parks the entity''s keys instead of discarding them (R27).';
+
+-- sql/core/functions/_promote_failed.sql
+CREATE OR REPLACE FUNCTION pymig._promote_failed(p_source text, p_entity text, p_sqlstate text, p_error text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03');
+    v_error text := format('promotion: %s (%s)', p_error, p_sqlstate);
+BEGIN
+    IF NOT v_is_lock AND (SELECT e.last_error IS DISTINCT FROM v_error FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity) THEN
+        PERFORM pymig._note('WARNING', p_source, p_entity, 'promotion held up', v_error);
+    END IF;
+    UPDATE pymig.entity AS e SET
+        last_error = CASE WHEN v_is_lock THEN e.last_error ELSE v_error END,
+        promote_at = clock_timestamp() + CASE WHEN v_is_lock THEN 0.2 + random() ELSE 10 END * interval '1 second'
+    WHERE e.source = p_source AND e.entity = p_entity;
+END
+$$;
+COMMENT ON FUNCTION pymig._promote_failed(text, text, text, text) IS
+    'After a failed step of a promotion: it is tried again, after a second or so where a reader was in the way, else after ten.';
+
+-- sql/core/functions/_promote_step.sql
+CREATE OR REPLACE FUNCTION pymig._promote_step(p_source pymig.source, p_entity text)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_wanted boolean;
+    v_next bigint;
+    v_channels text[];
+BEGIN
+    SELECT coalesce(e.type_drift, p_source.type_drift) = 'promote' AND e.state IN ('backfilled', 'verified') INTO v_wanted
+    FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.wide_table IS NOT NULL;
+    IF v_wanted IS NULL OR NOT pg_try_advisory_xact_lock(pymig._lock_key('promote', p_source.source, p_entity)) THEN
+        RETURN false;
+    END IF;
+    -- Filling is a recompute like any other; beginning and ending change columns, and wait neither long for recomputes nor for readers.
+    PERFORM set_config('lock_timeout', '1s', true);
+    IF v_wanted THEN
+        SELECT min(m.next_bucket) INTO v_next FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity;
+        IF v_next IS NOT NULL THEN
+            IF NOT pg_try_advisory_xact_lock_shared(pymig._lock_key('entity', p_source.source, p_entity)) THEN
+                RETURN false;
+            END IF;
+            PERFORM pymig._fill_next_bucket(p_source, p_entity, v_next);
+            RETURN true;
+        END IF;
+    END IF;
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
+    PERFORM set_config('lock_timeout', '300ms', true);
+    v_channels := ARRAY(
+        SELECT m.channel FROM pymig.promotion AS m
+        WHERE m.source = p_source.source AND m.entity = p_entity AND NOT (v_wanted AND m.is_lossless) ORDER BY m.ord);
+    IF v_channels <> '{}' THEN
+        PERFORM pymig._drop_promotions(p_source, p_entity, v_channels);
+        IF v_wanted THEN
+            PERFORM pymig._add_promotions(p_source, p_entity, v_channels, ARRAY(SELECT 'text' FROM unnest(v_channels) AS c));
+        END IF;
+        RETURN v_wanted;
+    END IF;
+    RETURN pymig._swap_promoted(p_source, p_entity) + pymig._begin_promotions(p_source, p_entity) > 0;
+END
+$$;
+COMMENT ON FUNCTION pymig._promote_step(pymig.source, text) IS
+    'One transaction of the promotion of drifted columns: begin, fill a bucket, or put the filled columns in place. false: nothing more to do for now.';
+
+-- sql/core/functions/_promoted_cells_sql.sql
+CREATE OR REPLACE FUNCTION pymig._promoted_cells_sql(p_source pymig.source, p_entity text, p_ords int[], p_condition text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('SELECT x.time, %s FROM (%s) AS x GROUP BY x.time',
+        string_agg(format('min(x.value) FILTER (WHERE x.ord = %1$s)::%2$s AS "%1$s"', m.ord, m.column_type), ', ' ORDER BY m.ord),
+        string_agg(format('SELECT %s AS ord, n.time, n.cell::text COLLATE "C" AS value FROM (
+                SELECT %s n.time, n.as_%s AS cell FROM pymig.%I AS n WHERE n.entity = %L AND n.channel = %L AND %s %s) AS n',
+            m.ord, w.distinct_on, m.column_type, p_source.source || '_cell', p_entity, m.channel, p_condition, w.order_by), ' UNION ALL ' ORDER BY m.ord))
+    FROM pymig.promotion AS m CROSS JOIN pymig._winner_sql(p_source, 'n.time') AS w
+    WHERE m.source = p_source.source AND m.entity = p_entity AND m.ord = ANY (p_ords)
+$$;
+COMMENT ON FUNCTION pymig._promoted_cells_sql(pymig.source, text, int[], text) IS
+    'SELECT of the cells of columns that are being promoted, in their new types, a row a time.';
+
+-- sql/core/functions/_promoted_type.sql
+CREATE OR REPLACE FUNCTION pymig._promoted_type(p_type text, p_kinds text[])
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Where the narrowest common type is the one it has (an integer beyond 2^53 in float8), only text is wider.
+    SELECT coalesce(nullif(pymig._native_type(ARRAY(SELECT DISTINCT k.k FROM unnest(p_kinds || p_type) AS k (k)), 'native'), p_type), 'text')
+$$;
+COMMENT ON FUNCTION pymig._promoted_type(text, text[]) IS
+    'Type a column is promoted to, given the kinds of value that did not fit it: int8 and float8 make float8, int8 and numeric make numeric, all else text.';
 
 -- sql/core/functions/_publications.sql
 CREATE OR REPLACE FUNCTION pymig._publications(p_schema text)
@@ -3053,6 +3599,9 @@ BEGIN
     ELSE
         PERFORM pymig._forget_quarantine(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
         quarantined := 0;
+    END IF;
+    IF EXISTS (SELECT FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity) THEN
+        PERFORM pymig._fill_promoted(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
     END IF;
     quarantined := quarantined + pymig._quarantine_closed(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
     PERFORM pymig._require_same_partitions(p_source, v_partitions);
@@ -3526,6 +4075,81 @@ END
 $$;
 COMMENT ON FUNCTION pymig._superseded_rows(pymig.source, text, bigint, pymig.chunk) IS
     'Narrow rows of a chunk that lost the tie-break; NULL where the source can''t have any. Counted a moment after the recompute, for the record.';
+
+-- sql/core/functions/_swap_promoted.sql
+CREATE OR REPLACE FUNCTION pymig._swap_promoted(p_source pymig.source, p_entity text)
+RETURNS int
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_view regclass;
+    v_acl aclitem[];
+    v_channels text[] := '{}';
+    v_said text;
+    r_column record;
+BEGIN
+    SELECT c.oid, c.relacl INTO v_view, v_acl FROM pg_class AS c
+    WHERE c.oid = to_regclass(format('%I.%I', p_source.wide_schema, v_name)) AND c.relkind = 'v';
+    FOR r_column IN
+        SELECT m.channel, d.dependents
+        FROM pymig.promotion AS m
+        JOIN pymig.channel AS c USING (source, entity, channel)
+        JOIN pymig.part AS p ON p.source = c.source AND p.entity = c.entity AND p.part = c.part
+        CROSS JOIN LATERAL pymig._column_dependents(format('%I.%I', p_source.wide_schema, p.wide_table)::regclass, c.wide_column, v_view) AS d (dependents)
+        WHERE m.source = p_source.source AND m.entity = p_entity AND m.next_bucket IS NULL AND m.is_lossless
+          AND coalesce(m.retry_at, '-infinity') <= clock_timestamp()
+        ORDER BY m.ord
+    LOOP
+        IF r_column.dependents IS NULL THEN
+            v_channels := v_channels || r_column.channel;
+        ELSE
+            PERFORM pymig._hold_promotions(p_source.source, p_entity, ARRAY[r_column.channel], format(
+                'The column of %s can''t take its new type while this depends on it: %s. Drop that, and make it again afterwards.',
+                quote_literal(r_column.channel), r_column.dependents));
+        END IF;
+    END LOOP;
+    IF v_channels = '{}' THEN
+        RETURN 0;
+    END IF;
+    IF v_view IS NOT NULL THEN
+        EXECUTE format('DROP VIEW %s', v_view);
+    END IF;
+    PERFORM pymig._exchange_columns(p_source, p_entity, v_channels);
+    -- The values that did not fit are in the new column by now; what still does not fit is found again.
+    EXECUTE format(
+        'WITH fitting AS (
+             DELETE FROM pymig.quarantine AS q
+             WHERE q.source = $1 AND q.entity = $2 AND q.channel = ANY ($3) AND q.reason = ''type_mismatch'' RETURNING q.bucket)
+         INSERT INTO pymig.%I (entity, bucket, times, recorded_at) SELECT DISTINCT $2, f.bucket, NULL::%s[], now() FROM fitting AS f',
+        p_source.source || '_todo', p_source.time_type)
+    USING p_source.source, p_entity, v_channels;
+    SELECT string_agg(format('%s is %s now', quote_literal(m.channel), m.column_type), '; ' ORDER BY m.ord) INTO v_said
+    FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (v_channels);
+    UPDATE pymig.channel AS c SET ord = m.ord, part = m.part, column_type = m.column_type, added_at = m.begun_at
+    FROM pymig.promotion AS m
+    WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = ANY (v_channels)
+      AND m.source = c.source AND m.entity = c.entity AND m.channel = c.channel;
+    DELETE FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (v_channels);
+    PERFORM pymig._note_columns(p_source, p_entity);
+    IF v_view IS NOT NULL THEN
+        PERFORM pymig._create_parts_view(p_source, p_entity);
+        PERFORM pymig._grant_again(p_source, v_name, v_acl);
+    END IF;
+    PERFORM pymig._note('INFO', p_source.source, p_entity, 'columns promoted', v_said);
+    RETURN cardinality(v_channels);
+END
+$$;
+COMMENT ON FUNCTION pymig._swap_promoted(pymig.source, text) IS
+    'Puts filled columns in the place of the old ones, in the tables, the view and the catalog, in one short transaction. A column something depends on is left and said. Returns how many. The caller holds the entity exclusively, so no recompute is between two columns.';
 
 -- sql/core/functions/_ticks_of.sql
 CREATE OR REPLACE FUNCTION pymig._ticks_of(p_interval interval, p_time_type text, p_time_unit text)
@@ -4333,7 +4957,7 @@ DECLARE
 BEGIN
     RETURN format(
         'CREATE VIEW pymig.%I AS
-         SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s, %s AS kind, %s AS fault, to_jsonb(n) AS narrow_row
+         SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s, %s AS kind, %s AS fault, to_jsonb(n.*) AS narrow_row
          FROM %s AS n',
         p_source.source || '_cell', p_source.entity_column, p_source.channel_column, p_source.time_column,
         pymig._grain_sql(p_source, format('n.%I', p_source.time_column)), v_ties, v_cells,
@@ -5297,6 +5921,39 @@ $$;
 COMMENT ON PROCEDURE pymig._migrate_adopted(text, boolean) IS
     'One step of the migration of one entity the worker adopted by the policy auto: its tables, or a chunk. p_has_more: whether there may be another step to do at once.';
 
+-- sql/core/procedures/_promote.sql
+CREATE OR REPLACE PROCEDURE pymig._promote(p_source text)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    -- What a pass of the worker gives to promotions: they have time, the keys of live rows have not.
+    c_slice constant interval := '100 ms';
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text;
+    v_until timestamptz;
+    v_goes_on boolean;
+BEGIN
+    FOREACH v_entity IN ARRAY pymig._due_promotions(p_source) LOOP
+        v_until := clock_timestamp() + c_slice;
+        LOOP
+            BEGIN
+                v_goes_on := pymig._promote_step(v_source, v_entity);
+            EXCEPTION
+                WHEN OTHERS THEN
+                    PERFORM pymig._promote_failed(p_source, v_entity, SQLSTATE, SQLERRM);
+                    v_goes_on := false;
+            END;
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            EXIT WHEN NOT v_goes_on OR clock_timestamp() > v_until;
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig._promote(text) IS
+    'Promotes drifted columns where the policy says so, a step a transaction, for a tenth of a second an entity and pass.';
+
 -- sql/core/procedures/_register_default.sql
 CREATE OR REPLACE PROCEDURE pymig._register_default(p_definition jsonb)
 LANGUAGE plpgsql
@@ -5420,11 +6077,15 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
             EXIT WHEN NOT v_has_more;
         END LOOP;
+        CALL pymig._promote(v_source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
     END LOOP;
 END
 $$;
 COMMENT ON PROCEDURE pymig.migrate_adopted(text) IS
-    'Migrates the history of the entities the worker adopted by the policy auto, chunk by chunk, until nothing is left to do at once. `pymig worker` runs it on a second connection, so that no chunk holds up a live key. Example: CALL pymig.migrate_adopted()';
+    'Migrates the history of the entities the worker adopted by the policy auto, chunk by chunk, until nothing is left to do at once; then promotes drifted columns by policy. `pymig worker` runs it on a second connection, so that no chunk holds up a live key. Example: CALL pymig.migrate_adopted()';
 
 -- sql/core/procedures/register_source.sql
 CREATE OR REPLACE PROCEDURE pymig.register_source(
@@ -5469,6 +6130,7 @@ BEGIN
     v_source.wide_name := p_wide_name;
     v_source.column_types := p_column_types;
     v_source.new_entities := p_new_entities;
+    v_source.type_drift := 'quarantine';
     v_source.dictionary := p_dictionary;
     v_source.dictionary_key := p_dictionary_key;
     v_source.dictionary_name := p_dictionary_name;
@@ -5656,6 +6318,31 @@ $$;
 COMMENT ON PROCEDURE pymig.set_retention(text, text) IS
     'What becomes of the wide rows when a partition of the narrow table is detached or dropped: drop (they go, too: wide stays equal to narrow) or keep (they stay as they are; narrow rows that come late in that range go to quarantine as closed_range). Back to drop, the wide tables follow the narrow one again: kept rows go, late ones come in. PM022 where keep can''t be had. Example: CALL pymig.set_retention(''keep'')';
 
+-- sql/core/procedures/set_type_drift.sql
+CREATE OR REPLACE PROCEDURE pymig.set_type_drift(p_entity text, p_policy text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._canonical_entity(v_source, p_entity) END;
+BEGIN
+    IF p_policy IS NULL OR p_policy NOT IN ('quarantine', 'promote') THEN
+        RAISE EXCEPTION 'the policy for type drift is quarantine or promote, not %', quote_nullable(p_policy)
+            USING ERRCODE = 'PM007', HINT = 'quarantine: such values wait there. promote: the column gets a type that holds them.';
+    END IF;
+    IF v_entity IS NULL THEN
+        UPDATE pymig.source AS s SET type_drift = p_policy WHERE s.source = v_source.source;
+    ELSE
+        INSERT INTO pymig.entity AS e (source, entity, type_drift) VALUES (v_source.source, v_entity, p_policy)
+        ON CONFLICT (source, entity) DO UPDATE SET type_drift = excluded.type_drift;
+    END IF;
+    PERFORM pymig._note('INFO', v_source.source, v_entity, 'policy set', format('Type drift: %s.', p_policy));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_type_drift(text, text, text) IS
+    'What becomes of values that do not fit their native column: quarantine (they wait there) or promote (the worker gives the column a type that holds them without loss, in the background). p_entity NULL: the default of the source. Example: CALL pymig.set_type_drift(''SHIP1'', ''promote'')';
+
 -- sql/core/procedures/start_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.start_sync(
     p_entity text,
@@ -5787,10 +6474,16 @@ BEGIN
         END LOOP;
         EXIT WHEN NOT v_goes_on;
     END LOOP;
+    FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE p_adopt AND s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
+        CALL pymig._promote(v_source.source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    END LOOP;
 END
 $$;
 COMMENT ON PROCEDURE pymig.sync_pending(text, text, boolean) IS
-    'One pass of the worker: recomputes all keys that are pending, a run of buckets a transaction; adds channels; adopts new entities by policy; rotates the queue. What arrives meanwhile is looked at every 100 ms, newest first. Several sessions may run it at once; pg_cron or `pymig worker` run it again and again. p_worker: name for the heartbeat. p_adopt false: leaves the history of adopted entities to another session''s migrate_adopted(). Example: CALL pymig.sync_pending()';
+    'One pass of the worker: recomputes all keys that are pending, a run of buckets a transaction; adds channels; adopts new entities by policy; rotates the queue; promotes drifted columns by policy. What arrives meanwhile is looked at every 100 ms, newest first. Several sessions may run it at once; pg_cron or `pymig worker` run it again and again. p_worker: name for the heartbeat. p_adopt false: leaves promotions and the history of adopted entities to another session''s migrate_adopted(). Example: CALL pymig.sync_pending()';
 
 -- sql/core/procedures/unregister_source.sql
 CREATE OR REPLACE PROCEDURE pymig.unregister_source(p_source text, p_lock_wait interval DEFAULT '10 minutes')

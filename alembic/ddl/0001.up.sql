@@ -168,6 +168,7 @@ CREATE TABLE pymig.promotion (
     wide_column text NOT NULL,
     column_type text NOT NULL CHECK (column_type IN ('text', 'float8', 'numeric')),
     next_bucket bigint DEFAULT -9223372036854775808,
+    filled_by xid8,
     is_lossless boolean NOT NULL DEFAULT true,
     begun_at timestamptz NOT NULL DEFAULT now(),
     retry_at timestamptz,
@@ -181,11 +182,12 @@ COMMENT ON TABLE pymig.promotion IS 'Columns that are getting a wider type: a ne
 COMMENT ON COLUMN pymig.promotion.source IS 'Source.';
 COMMENT ON COLUMN pymig.promotion.entity IS 'Entity.';
 COMMENT ON COLUMN pymig.promotion.channel IS 'Channel whose type drifted.';
-COMMENT ON COLUMN pymig.promotion.ord IS 'The position it will have among the entity''s channels.';
+COMMENT ON COLUMN pymig.promotion.ord IS 'Its own number among the entity''s columns.';
 COMMENT ON COLUMN pymig.promotion.part IS 'Part of the new column.';
 COMMENT ON COLUMN pymig.promotion.wide_column IS 'Name of the new column until it takes the old one''s.';
 COMMENT ON COLUMN pymig.promotion.column_type IS 'Its type.';
 COMMENT ON COLUMN pymig.promotion.next_bucket IS 'First bucket that is not yet filled; NULL: all are.';
+COMMENT ON COLUMN pymig.promotion.filled_by IS 'Transaction after which all buckets were filled: who has an older snapshot would miss values in the new column.';
 COMMENT ON COLUMN pymig.promotion.is_lossless IS 'false: a value of the old column does not fit the new type; it begins again as text.';
 COMMENT ON COLUMN pymig.promotion.begun_at IS 'When it began.';
 COMMENT ON COLUMN pymig.promotion.retry_at IS 'Not before this time does it go on.';

@@ -135,6 +135,19 @@ def a_reader_in_the_way(s: Stage) -> list[str]:
     return damage + finish(s, "float8")
 
 
+def a_reader_with_an_old_snapshot(s: Stage) -> list[str]:
+    """It reads the table for the first time when everything is filled: what it sees has no gaps."""
+    drift(s)
+    reader = s.session("reader")
+    reader.begin("REPEATABLE READ")
+    reader.run("SELECT 1")
+    promote(s, 20)
+    seen = reader.run(f"SELECT c FROM {WIDE}x ORDER BY created_time")
+    reader.run("COMMIT")
+    damage = [] if seen == [(1,)] * 8 + [(None,)] else [f"the reader sees {seen}"]
+    return damage + finish(s, "float8")
+
+
 def a_recompute_in_flight_when_a_part_is_added(s: Stage) -> list[str]:
     """A recompute writes a new time into the only part while a second part is made."""
     drift(s)
@@ -159,6 +172,7 @@ SCENARIOS = [
     a_third_kind_comes_meanwhile,
     somebodys_index,
     a_reader_in_the_way,
+    a_reader_with_an_old_snapshot,
     a_recompute_in_flight_when_a_part_is_added,
 ]
 
@@ -254,6 +268,11 @@ def waits_for_readers(s: Stage) -> None:
     s.patch("_promote_step", ("'300ms'", "'0'"), ("'1s'", "'0'"))
 
 
+def snapshots_ignored(s: Stage) -> None:
+    """The new column takes its place as soon as it is filled."""
+    s.patch("_has_older_snapshots", ("age(a.backend_xmin) >= age(p_xid::xid)", "p_xid IS NULL"))
+
+
 def entity_shared(s: Stage) -> None:
     """Parts are added while recomputes run."""
     s.patch("_promote_step", ("p_exclusive => true", "p_exclusive => false"))
@@ -265,6 +284,7 @@ MUTATIONS = [
     (quarantine_not_looked_at_again, a_third_kind_comes_meanwhile),
     (dependents_ignored, somebodys_index),
     (waits_for_readers, a_reader_in_the_way),
+    (snapshots_ignored, a_reader_with_an_old_snapshot),
     (entity_shared, a_recompute_in_flight_when_a_part_is_added),
 ]
 

@@ -20,6 +20,7 @@ DECLARE
     v_types text[];
     v_parts int[];
     v_added int;
+    v_last int;
 BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
@@ -42,11 +43,12 @@ BEGIN
     IF v_added = 0 THEN
         RETURN 0;
     END IF;
+    v_last := pymig._last_ord(p_source.source, p_entity);
     v_parts := pymig._deal_columns(p_source, p_entity, v_types);
     PERFORM pymig._add_parts(p_source, p_entity, v_parts[v_added]);
     -- Columns of a new part are as old as it is; what is appended to an old part is younger.
     INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)
-    SELECT p_source.source, p_entity, u.channel, pymig._last_ord(p_source.source, p_entity) + u.i, u.part, u.wide_column, u.column_type
+    SELECT p_source.source, p_entity, u.channel, v_last + u.i, u.part, u.wide_column, u.column_type
     FROM unnest(v_channels, v_columns, v_types, v_parts) WITH ORDINALITY AS u (channel, wide_column, column_type, part, i);
     PERFORM pymig._add_missing_columns(p_source, p_entity);
     PERFORM pymig._note('INFO', p_source.source, p_entity, 'channels added', format('%s new channels got their columns.', v_added));
@@ -149,6 +151,7 @@ AS $$
 DECLARE
     v_added int := coalesce(cardinality(p_channels), 0);
     v_parts int[];
+    v_last int := pymig._last_ord(p_source.source, p_entity);
 BEGIN
     IF v_added = 0 THEN
         RETURN 0;
@@ -156,8 +159,8 @@ BEGIN
     v_parts := pymig._deal_columns(p_source, p_entity, p_types);
     PERFORM pymig._add_parts(p_source, p_entity, v_parts[v_added]);
     INSERT INTO pymig.promotion (source, entity, channel, ord, part, wide_column, column_type)
-    SELECT p_source.source, p_entity, u.channel, pymig._last_ord(p_source.source, p_entity) + u.i, u.part,
-        format('promoted_%s_%s', pymig._last_ord(p_source.source, p_entity) + u.i, md5(u.channel)), u.column_type
+    SELECT p_source.source, p_entity, u.channel, v_last + u.i, u.part,
+        format('promoted_%s_%s', v_last + u.i, md5(u.channel)), u.column_type
     FROM unnest(p_channels, p_types, v_parts) WITH ORDINALITY AS u (channel, column_type, part, i);
     PERFORM pymig._add_missing_columns(p_source, p_entity);
     PERFORM pymig._note('INFO', p_source.source, p_entity, 'promotion begun',
@@ -1128,36 +1131,37 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- A view has no more columns than a table, and one is the time.
+    c_columns constant int := 1599;
     v_view text := (SELECT format('%I.%I', p_source.wide_schema, e.wide_table) FROM pymig.entity AS e
                     WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_count bigint := (SELECT count(*) FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity);
     v_columns text;
-    v_count int;
     v_from text;
 BEGIN
-    SELECT string_agg(format('part_%s.%I', c.part, c.wide_column), ', ' ORDER BY c.ord), count(*)
-    INTO v_columns, v_count
-    FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity;
-    SELECT string_agg(format(CASE p.part WHEN 1 THEN '%1$I.%2$I AS part_%3$s' ELSE 'JOIN %1$I.%2$I AS part_%3$s USING (%4$I)' END,
+    SELECT string_agg(format('part_%s.%I', c.part, c.wide_column), ', ' ORDER BY c.ord) INTO v_columns
+    FROM (SELECT c.* FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity ORDER BY c.ord LIMIT c_columns) AS c;
+    -- Every part has every time; but for a reader whose snapshot is older than a part, that part is empty, and must not empty the view.
+    -- Besides, the planner leaves a part out that a query wants no column of.
+    SELECT string_agg(format(CASE p.part WHEN 1 THEN '%1$I.%2$I AS part_%3$s' ELSE 'LEFT JOIN %1$I.%2$I AS part_%3$s USING (%4$I)' END,
             p_source.wide_schema, p.wide_table, p.part, p_source.time_column), ' ' ORDER BY p.part)
     INTO v_from
     FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
-    IF v_count + 1 > 1600 THEN
-        -- A view has no more columns than a table: from here on the parts are read by their own names.
-        IF to_regclass(v_view) IS NOT NULL THEN
-            EXECUTE format('DROP VIEW %s', v_view);
-            PERFORM pymig._note('WARNING', p_source.source, p_entity, 'view dropped',
-                format('With %s channels there can''t be a view %s any more. Read the parts; pymig.channel_map says where each channel is.', v_count, v_view));
-        END IF;
-        RETURN;
-    END IF;
     EXECUTE format('CREATE OR REPLACE VIEW %s AS SELECT %I, %s FROM %s', v_view, p_source.time_column, v_columns, v_from);
     EXECUTE format('COMMENT ON VIEW %s IS %L', v_view,
-        format('All parts of the wide table of %s. Columns: pymig.channel_map.', p_entity));
+        format(CASE WHEN v_count > c_columns THEN 'The first %s of %s channels of %s; the others are only in its parts. Columns: pymig.channel_map.'
+                    ELSE 'All parts of the wide table of %3$s. Columns: pymig.channel_map.' END, c_columns, v_count, p_entity));
     PERFORM pymig._grant_read(p_source, v_view);
+    IF v_count > c_columns AND NOT EXISTS (
+        SELECT FROM pymig.event AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.what = 'view is full'
+          AND e.happened_at > (SELECT n.started_at FROM pymig.entity AS n WHERE n.source = p_source.source AND n.entity = p_entity)) THEN
+        PERFORM pymig._note('WARNING', p_source.source, p_entity, 'view is full',
+            format('A view can''t have more than %s channels: %s has the first ones. Read the others in the parts, by pymig.channel_map.', c_columns, v_view));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION pymig._create_parts_view(pymig.source, text) IS
-    'The view with the entity''s name over its parts; columns by ord, so that new ones only append. None where it would pass 1,600 columns.';
+    'The view with the entity''s name over its parts; columns by ord, so that new ones only append. It has the first 1,599 channels; those that come later are only in the parts, and an event says so.';
 
 -- sql/core/functions/_cut_name.sql
 CREATE OR REPLACE FUNCTION pymig._cut_name(p_name text, p_bytes int, p_hash_of text)
@@ -1479,11 +1483,11 @@ AS $$
         SELECT e.entity
         FROM pymig.entity AS e JOIN pymig.source AS s USING (source)
         CROSS JOIN LATERAL (
-            SELECT count(*) AS begun, bool_and(m.retry_at > clock_timestamp()) AS is_waiting, bool_and(m.next_bucket IS NULL) AS is_free
+            SELECT count(*) AS begun, bool_and(coalesce(m.retry_at > clock_timestamp(), false) OR m.next_bucket IS NULL AND pymig._has_older_snapshots(m.filled_by)) AS is_waiting, bool_and(m.next_bucket IS NULL) AS is_free
             FROM pymig.promotion AS m WHERE m.source = e.source AND m.entity = e.entity
         ) AS m
         WHERE e.source = p_source AND e.wide_table IS NOT NULL AND coalesce(e.promote_at, '-infinity') <= clock_timestamp() AND CASE
-            WHEN coalesce(e.type_drift, s.type_drift) = 'quarantine' THEN m.begun > 0 AND m.is_waiting IS NOT TRUE
+            WHEN coalesce(e.type_drift, s.type_drift) = 'quarantine' THEN m.begun > 0
             WHEN e.state NOT IN ('backfilled', 'verified') THEN false
             WHEN m.begun > 0 AND m.is_waiting IS NOT TRUE THEN true
             -- Promotions that wait for somebody to drop what depends on a column don't keep others from beginning.
@@ -1828,7 +1832,7 @@ BEGIN
         PERFORM pymig._lock_buckets(p_source.source, p_entity, v_bucket, v_bucket);
         PERFORM pymig._fill_promoted(p_source, p_entity, v_bucket, v_bucket, NULL);
     END IF;
-    UPDATE pymig.promotion AS m SET next_bucket = CASE WHEN v_bucket < 9223372036854775807 THEN v_bucket + 1 END, error = NULL, retry_at = NULL
+    UPDATE pymig.promotion AS m SET next_bucket = CASE WHEN v_bucket < 9223372036854775807 THEN v_bucket + 1 END, filled_by = pg_current_xact_id(), error = NULL, retry_at = NULL
     WHERE m.source = p_source.source AND m.entity = p_entity AND m.next_bucket = p_from;
 END
 $$;
@@ -2173,6 +2177,21 @@ AS $$
     FROM pymig.source AS s WHERE s.source = p_source.source
 $$;
 COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet?';
+
+-- sql/core/functions/_has_older_snapshots.sql
+CREATE OR REPLACE FUNCTION pymig._has_older_snapshots(p_xid xid8)
+RETURNS boolean
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- age() counts back from the next transaction, so it compares xid with xid8 across a wraparound.
+    SELECT EXISTS (
+        SELECT FROM pg_stat_activity AS a
+        WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+          AND age(a.backend_xmin) >= age(p_xid::xid))
+$$;
+COMMENT ON FUNCTION pymig._has_older_snapshots(xid8) IS
+    'Does any session read with a snapshot that is older than the end of this transaction? Sessions of other roles show it to members of pg_read_all_stats only.';
 
 -- sql/core/functions/_has_triggers.sql
 CREATE OR REPLACE FUNCTION pymig._has_triggers(p_source text, p_relation regclass)
@@ -4106,6 +4125,7 @@ BEGIN
         JOIN pymig.part AS p ON p.source = c.source AND p.entity = c.entity AND p.part = c.part
         CROSS JOIN LATERAL pymig._column_dependents(format('%I.%I', p_source.wide_schema, p.wide_table)::regclass, c.wide_column, v_view) AS d (dependents)
         WHERE m.source = p_source.source AND m.entity = p_entity AND m.next_bucket IS NULL AND m.is_lossless
+          AND NOT pymig._has_older_snapshots(m.filled_by)
           AND coalesce(m.retry_at, '-infinity') <= clock_timestamp()
         ORDER BY m.ord
     LOOP
@@ -4134,7 +4154,8 @@ BEGIN
     USING p_source.source, p_entity, v_channels;
     SELECT string_agg(format('%s is %s now', quote_literal(m.channel), m.column_type), '; ' ORDER BY m.ord) INTO v_said
     FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (v_channels);
-    UPDATE pymig.channel AS c SET ord = m.ord, part = m.part, column_type = m.column_type, added_at = m.begun_at
+    -- Its position stays: the view's columns keep their order.
+    UPDATE pymig.channel AS c SET part = m.part, column_type = m.column_type, added_at = m.begun_at
     FROM pymig.promotion AS m
     WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = ANY (v_channels)
       AND m.source = c.source AND m.entity = c.entity AND m.channel = c.channel;

@@ -35,7 +35,9 @@ def drift(s: Stage, **late: object) -> None:
 def recompute(s: Stage, at: str) -> None:
     """The worker's part for one bucket, and no promotion."""
     s.main.run("SELECT pymig._collect_pending(s) FROM pymig.source AS s")
-    s.main.run("SELECT pymig._recompute_todo(s, 'x', ARRAY[%s::int8]) FROM pymig.source AS s", s.bucket(at))
+    s.main.run(
+        "SELECT pymig._recompute_todo(s, 'x', ARRAY[%s::int8]) FROM pymig.source AS s", s.bucket(at)
+    )
 
 
 def steps(s: Stage, count: int) -> None:

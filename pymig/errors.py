@@ -89,6 +89,7 @@ REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM022": UsageError,  # the partitions of a table can't be followed, or not be kept
     "PM023": NotDoneError,  # the partitions changed while they were read
     "PM024": NotDoneError,  # a wide table has the only copy of rows
+    "PM025": NotDoneError,  # a wide table is gone or lost its time column
     "PM090": UsageError,  # the demo meets rows that are not its own
 }
 

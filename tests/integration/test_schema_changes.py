@@ -48,6 +48,11 @@ def _is_backfilled(s: Stage, ship: str) -> bool:
     return s.main.run("SELECT state FROM pymig.entity WHERE entity = %s", ship) == [("backfilled",)]
 
 
+def _has_after_a_pass(s: Stage, count: int) -> bool:
+    s.drain(1)
+    return channels(s) == count
+
+
 def _is_there(s: Stage, n: int) -> bool:
     return channels(s) == 301 + n and s.main.run(f'SELECT "new{n}" FROM {WIDE}x') == [(n,)]
 
@@ -214,7 +219,7 @@ def test_a_new_channel_gets_in_between_readers(stage: Stage) -> None:
         thread.start()
     try:
         stage.insert("x", "b", A, 2)
-        until(lambda: stage.drain(1) or channels(stage) == 2)
+        until(partial(_has_after_a_pass, stage, 2))
     finally:
         stop.set()
         for thread in readers:

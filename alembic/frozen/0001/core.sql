@@ -38,7 +38,12 @@ BEGIN
     JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), ARRAY(
         SELECT c.wide_column FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity
         UNION ALL
-        SELECT m.wide_column FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity)) AS n USING (channel);
+        SELECT m.wide_column FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity
+        UNION ALL
+        -- A column somebody added is theirs.
+        SELECT a.attname::text FROM pymig.part AS p
+        JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table)) AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE p.source = p_source.source AND p.entity = p_entity)) AS n USING (channel);
     v_added := coalesce(cardinality(v_channels), 0);
     IF v_added = 0 THEN
         RETURN 0;
@@ -691,6 +696,27 @@ $$;
 COMMENT ON FUNCTION pymig._chunk_needs_channels(pymig.source, pymig.chunk) IS
     'Adds the columns a chunk missed; the chunk is tried again. What fails here is written to it.';
 
+-- sql/core/functions/_chunk_needs_mending.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_needs_mending(p_source pymig.source, p_chunk pymig.chunk, p_sqlstate text, p_error text)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is_mended boolean;
+BEGIN
+    BEGIN
+        v_is_mended := pymig._mend_columns(p_source, p_chunk.entity);
+    EXCEPTION
+        WHEN OTHERS THEN
+            RETURN pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM);
+    END;
+    RETURN CASE WHEN v_is_mended THEN p_chunk ELSE pymig._chunk_failed(p_chunk, p_sqlstate, p_error) END;
+END
+$$;
+COMMENT ON FUNCTION pymig._chunk_needs_mending(pymig.source, pymig.chunk, text, text) IS
+    'After a chunk missed a column or table: mends what can be mended, and the chunk is tried again; else it has failed.';
+
 -- sql/core/functions/_close_range.sql
 CREATE OR REPLACE FUNCTION pymig._close_range(p_source pymig.source, p_entity text, p_partition pymig.partition)
 RETURNS void
@@ -856,6 +882,32 @@ END
 $$;
 COMMENT ON FUNCTION pymig._collect_pending(pymig.source) IS
     'Moves what the triggers recorded to the indexed todo, grouped by bucket; discards keys of entities nobody migrates, parks those of planned ones, notices new entities, expands TRUNCATE. Returns the number of keys; 0 also while another session collects.';
+
+-- sql/core/functions/_column_changes.sql
+CREATE OR REPLACE FUNCTION pymig._column_changes(
+    p_source pymig.source, p_entity text, OUT channel text, OUT wide_table text, OUT wide_column text, OUT change text, OUT found text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A restored dump numbers columns anew, so a number is believed only where the name is gone, the type fits and no other channel has that column.
+    SELECT c.channel, format('%I.%I', p_source.wide_schema, p.wide_table), c.wide_column,
+        CASE WHEN a.attnum IS NOT NULL THEN 'type' WHEN r.attnum IS NOT NULL THEN 'renamed' ELSE 'dropped' END,
+        CASE WHEN a.attnum IS NOT NULL THEN format_type(a.atttypid, a.atttypmod) ELSE r.attname::text END
+    FROM pymig.channel AS c
+    JOIN pymig.part AS p USING (source, entity, part)
+    JOIN pg_class AS t ON t.oid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table))
+    LEFT JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attname = c.wide_column AND NOT a.attisdropped
+    LEFT JOIN pg_attribute AS r ON a.attnum IS NULL AND r.attrelid = t.oid AND r.attnum = c.attnum AND NOT r.attisdropped
+        AND r.atttypid = c.column_type::regtype
+        AND NOT EXISTS (SELECT FROM pymig.channel AS o WHERE o.source = c.source AND o.entity = c.entity AND o.wide_column = r.attname)
+        AND NOT EXISTS (SELECT FROM pymig.promotion AS o WHERE o.source = c.source AND o.entity = c.entity AND o.wide_column = r.attname)
+    WHERE c.source = p_source.source AND c.entity = p_entity AND a.atttypid IS DISTINCT FROM c.column_type::regtype
+    ORDER BY c.ord
+$$;
+COMMENT ON FUNCTION pymig._column_changes(pymig.source, text) IS
+    'Columns of wide tables that are not as the catalog says: renamed (found: its name now), dropped, or of another type (found: which).';
 
 -- sql/core/functions/_column_definitions.sql
 CREATE OR REPLACE FUNCTION pymig._column_definitions(p_source text, p_entity text, p_part int)
@@ -1714,6 +1766,7 @@ DECLARE
     v_last bigint := pymig.bucket_of(p_last_tick, p_source.bucket_ticks);
     v_is_all boolean := v_first = -9223372036854775808 AND v_last = 9223372036854775807;
     v_table text;
+    v_faults text;
 BEGIN
     IF v_first > v_last THEN
         RETURN;
@@ -1722,6 +1775,12 @@ BEGIN
     SELECT p.wide_table INTO v_table FROM pymig.part AS p
     WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = 1;
     IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- A table that somebody dropped must not stop the queue of all others.
+    v_faults := (SELECT string_agg(f.f, '; ') FROM pymig._part_faults(p_source, p_entity) AS f (f));
+    IF v_faults IS NOT NULL THEN
+        PERFORM pymig._fail_entity(p_source, p_entity, v_faults);
         RETURN;
     END IF;
     EXECUTE format(
@@ -1777,6 +1836,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._expected_bytes(bigint, pymig.planned_channel[]) IS
     'Rough size of the wide tables in bytes, were every channel sent at every time.';
+
+-- sql/core/functions/_fail_entity.sql
+CREATE OR REPLACE FUNCTION pymig._fail_entity(p_source pymig.source, p_entity text, p_fault text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE pymig.entity AS e SET state = 'failed', verified_at = NULL, last_error = p_fault, state_changed_at = now()
+    WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'failed';
+    IF FOUND THEN
+        PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'wide table gone', format(
+            'Nothing of this entity is kept in sync: %s. Undo that, then CALL pymig.migrate(%L) again; or CALL pymig.roll_back(%2$L) and migrate it anew.',
+            p_fault, p_entity));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._fail_entity(pymig.source, text, text) IS
+    'Sets an entity to failed because of its wide tables, with an event that says what to do. Its keys stay pending.';
 
 -- sql/core/functions/_failed_chunks.sql
 CREATE OR REPLACE FUNCTION pymig._failed_chunks(p_source text, p_entity text)
@@ -2009,6 +2087,30 @@ END
 $$;
 COMMENT ON FUNCTION pymig._finish_verify(pymig.source, text, timestamptz) IS
     'Sums a verification up and sets the entity''s state by it. Returns what is wrong, or NULL.';
+
+-- sql/core/functions/_follow_rename.sql
+CREATE OR REPLACE FUNCTION pymig._follow_rename(p_source pymig.source, p_entity text, p_channel text, p_old text, p_new text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_view text := (SELECT format('%I.%I', p_source.wide_schema, e.wide_table) FROM pymig.entity AS e
+                    WHERE e.source = p_source.source AND e.entity = p_entity);
+BEGIN
+    UPDATE pymig.channel AS c SET wide_column = p_new
+    WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = p_channel;
+    IF EXISTS (
+        SELECT FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid AND c.relkind = 'v'
+        WHERE a.attrelid = to_regclass(v_view) AND a.attname = p_old) THEN
+        EXECUTE format('ALTER VIEW %s RENAME COLUMN %I TO %I', v_view, p_old, p_new);
+    END IF;
+    PERFORM pymig._note('WARNING', p_source.source, p_entity, 'column renamed',
+        format('Somebody renamed the column %I of %s to %I; pymig.channel_map follows.', p_old, quote_literal(p_channel), p_new));
+END
+$$;
+COMMENT ON FUNCTION pymig._follow_rename(pymig.source, text, text, text, text) IS
+    'A column was renamed: the catalog and the view over the parts follow.';
 
 -- sql/core/functions/_forget_entity.sql
 CREATE OR REPLACE FUNCTION pymig._forget_entity(p_source pymig.source, p_entity text, p_lock_timeout interval)
@@ -2694,6 +2796,73 @@ $$;
 COMMENT ON FUNCTION pymig._measured_strategy(text, text) IS
     'The strategy that moved most rows a second in the last chunks of an entity: what the worker recomputes whole buckets with. transpose where nothing was measured.';
 
+-- sql/core/functions/_mend_columns.sql
+CREATE OR REPLACE FUNCTION pymig._mend_columns(p_source pymig.source, p_entity text)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_faults text := (SELECT string_agg(f.f, '; ') FROM pymig._part_faults(p_source, p_entity) AS f (f));
+    v_split boolean := (SELECT count(*) > 1 FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
+    v_view text := (SELECT format('%I.%I', p_source.wide_schema, e.wide_table) FROM pymig.entity AS e
+                    WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_lost text[];
+    v_is_mended boolean := false;
+    v_dropped text;
+    v_changed text;
+    r_renamed record;
+BEGIN
+    IF v_faults IS NOT NULL THEN
+        PERFORM pymig._fail_entity(p_source, p_entity, v_faults);
+        RETURN false;
+    END IF;
+    v_lost := ARRAY(
+        SELECT m.channel FROM pymig.promotion AS m
+        WHERE m.source = p_source.source AND m.entity = p_entity AND NOT EXISTS (
+            SELECT FROM pymig.part AS p JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table))
+            WHERE p.source = m.source AND p.entity = m.entity AND p.part = m.part AND a.attname = m.wide_column AND NOT a.attisdropped));
+    IF v_lost = '{}' AND NOT (v_split AND to_regclass(v_view) IS NULL) AND NOT EXISTS (SELECT FROM pymig._column_changes(p_source, p_entity) AS c) THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
+    PERFORM set_config('lock_timeout', '300ms', true);
+    FOR r_renamed IN SELECT c.* FROM pymig._column_changes(p_source, p_entity) AS c WHERE c.change = 'renamed' LOOP
+        PERFORM pymig._follow_rename(p_source, p_entity, r_renamed.channel, r_renamed.wide_column, r_renamed.found);
+        v_is_mended := true;
+    END LOOP;
+    -- A new column that is gone is simply begun again.
+    DELETE FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (v_lost);
+    v_is_mended := v_is_mended OR FOUND;
+    SELECT string_agg(format('%s (%I)', quote_literal(c.channel), c.wide_column), ', ') FILTER (WHERE c.change = 'dropped'),
+        string_agg(format('%s.%I of %s is %s', c.wide_table, c.wide_column, quote_literal(c.channel), c.found), ', ') FILTER (WHERE c.change = 'type')
+    INTO v_dropped, v_changed
+    FROM pymig._column_changes(p_source, p_entity) AS c;
+    IF v_dropped IS NOT NULL THEN
+        PERFORM pymig._add_missing_columns(p_source, p_entity);
+        PERFORM pymig._expand_range(p_source, p_entity, -9223372036854775808, 9223372036854775807);
+        PERFORM pymig._note('WARNING', p_source.source, p_entity, 'columns made again',
+            format('Somebody dropped the columns of %s. They are there again and are filled.', v_dropped));
+    END IF;
+    IF v_split AND to_regclass(v_view) IS NULL THEN
+        PERFORM pymig._create_parts_view(p_source, p_entity);
+        PERFORM pymig._note('WARNING', p_source.source, p_entity, 'view made again', format('Somebody dropped the view %s over the parts.', v_view));
+    END IF;
+    IF v_changed IS NOT NULL THEN
+        UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
+        WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'verified';
+        v_changed := format('Somebody changed the type of columns: %s. Values may differ. Drop these columns: they are made again.', v_changed);
+        IF NOT EXISTS (SELECT FROM pymig.event AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.what = 'column types changed' AND e.detail = v_changed) THEN
+            PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'column types changed', v_changed);
+        END IF;
+    END IF;
+    RETURN v_is_mended OR v_dropped IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION pymig._mend_columns(pymig.source, text) IS
+    'Where somebody altered the wide tables: follows a renamed column, makes a dropped one again, says what it can''t mend. Returns whether a recompute that failed is worth another try. Called when a recompute or a chunk fails because of a column or table, and by verify.';
+
 -- sql/core/functions/_move_chunk.sql
 CREATE OR REPLACE FUNCTION pymig._move_chunk(p_source pymig.source, p_entity pymig.entity, p_chunk pymig.chunk)
 RETURNS pymig.chunk
@@ -2721,6 +2890,8 @@ BEGIN
     EXCEPTION
         WHEN SQLSTATE 'PM009' THEN
             v_chunk := pymig._chunk_needs_channels(p_source, p_chunk);
+        WHEN undefined_column OR undefined_table OR datatype_mismatch THEN
+            v_chunk := pymig._chunk_needs_mending(p_source, p_chunk, SQLSTATE, SQLERRM);
         WHEN OTHERS THEN
             v_chunk := pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM);
     END;
@@ -3028,6 +3199,29 @@ END
 $$;
 COMMENT ON FUNCTION pymig._notice_lost(pymig.source) IS
     'Where a trigger could not record keys: takes the state verified from the entities of the source at once, and sends all of them to repair as soon as every transaction that ran then has ended. First in its transaction, at READ COMMITTED.';
+
+-- sql/core/functions/_part_faults.sql
+CREATE OR REPLACE FUNCTION pymig._part_faults(p_source pymig.source, p_entity text)
+RETURNS SETOF text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT f.fault
+    FROM pymig.part AS p
+    CROSS JOIN LATERAL (SELECT format('%I.%I', p_source.wide_schema, p.wide_table) AS name) AS n
+    LEFT JOIN pg_class AS c ON c.oid = to_regclass(n.name) AND c.relkind = 'r'
+    LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = p_source.time_column AND NOT a.attisdropped
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN c.oid IS NULL THEN format('the wide table %s is gone', n.name)
+                    WHEN a.attnum IS NULL OR format_type(a.atttypid, NULL) <> p_source.time_type
+                        THEN format('the wide table %s has no column %I of type %s', n.name, p_source.time_column, p_source.time_type) END AS fault
+    ) AS f
+    WHERE p.source = p_source.source AND p.entity = p_entity AND f.fault IS NOT NULL
+    ORDER BY p.part
+$$;
+COMMENT ON FUNCTION pymig._part_faults(pymig.source, text) IS
+    'What somebody did to the wide tables that can''t be mended: a table dropped or renamed, or its time column.';
 
 -- sql/core/functions/_partition_failed.sql
 CREATE OR REPLACE FUNCTION pymig._partition_failed(p_partition pymig.partition, p_sqlstate text, p_error text)
@@ -3685,7 +3879,7 @@ BEGIN
         BEGIN
             PERFORM pymig._recompute(p_source, p_entity, 'json', p_bucket, p_bucket, ARRAY[v_time]::text);
         EXCEPTION
-            WHEN SQLSTATE 'PM009' THEN
+            WHEN SQLSTATE 'PM009' OR undefined_column OR undefined_table OR datatype_mismatch THEN
                 RAISE;
             WHEN OTHERS THEN
                 EXECUTE format(
@@ -4272,6 +4466,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM pymig._mend_columns(p_source, p_entity);
     PERFORM pymig._add_channels(p_source, p_entity);
     BEGIN
         PERFORM pymig._recompute_todo(p_source, p_entity, p_buckets);
@@ -4286,7 +4481,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION pymig._todo_needs_channels(pymig.source, text, bigint[]) IS
-    'Adds the columns a recompute missed, and recomputes. What fails here (a long reader on the wide table, say) is tried again later.';
+    'Mends the wide tables, adds the columns a recompute missed, and recomputes. What fails here (a long reader on the wide table, say) is tried again later.';
 
 -- sql/core/functions/_tuple_width.sql
 CREATE OR REPLACE FUNCTION pymig._tuple_width(p_columns bigint, p_bytes bigint, p_narrowest int)
@@ -5821,7 +6016,9 @@ BEGIN
         WHEN OTHERS THEN
             v_failure := SQLSTATE;
             -- What another session holds, it holds for a half as well.
-            IF v_half = 0 AND v_failure = 'PM009' THEN
+            IF v_half = 0 AND v_failure = 'PM009' OR v_failure IN ('42703', '42P01', '42804') THEN
+                -- Half the buckets would miss the same table or column.
+                v_half := 0;
                 PERFORM pymig._todo_needs_channels(p_source, p_entity, p_buckets);
             ELSIF v_half = 0 OR v_failure IN ('40001', '40P01', '55P03', 'PM023') THEN
                 PERFORM pymig._todo_failed(p_source, p_entity, p_buckets, v_failure, SQLERRM);
@@ -6558,6 +6755,15 @@ BEGIN
     IF v_entity.state NOT IN ('backfilled', 'verified') THEN
         RAISE EXCEPTION '% is % and can be verified once its backfill is done', quote_literal(v_entity.entity), v_entity.state
             USING ERRCODE = 'PM004', HINT = format('CALL pymig.backfill(%L) first.', v_entity.entity);
+    END IF;
+    PERFORM pymig._mend_columns(v_source, v_entity.entity);
+    v_sentence := (SELECT string_agg(f.f, '; ') FROM pymig._part_faults(v_source, v_entity.entity) AS f (f));
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    IF v_sentence IS NOT NULL THEN
+        RAISE EXCEPTION '% cannot be verified: %', quote_literal(v_entity.entity), v_sentence
+            USING ERRCODE = 'PM025', HINT = format('Undo that and migrate again, or CALL pymig.roll_back(%L) and migrate it anew.', v_entity.entity);
     END IF;
     CALL pymig._follow_partitions(v_source.source, c_partition_wait);
     CALL pymig.sync_pending(v_source.source);

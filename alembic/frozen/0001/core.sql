@@ -5376,6 +5376,7 @@ DECLARE
                 PERFORM nextval(%L);
                 RETURN NULL;', v_lost) END;
 BEGIN
+    -- One row needs no DISTINCT, which is a third of what its trigger costs.
     -- SECURITY DEFINER: who ingests needs no privilege of ours. A session whose settings make every plan look dear would have
     -- each statement's keys compiled, for more than a second; the second SET costs about 1 % of a single-row statement.
         EXECUTE format($f$
@@ -5384,9 +5385,16 @@ BEGIN
         AS $b$
         DECLARE
             v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
+            v_is_single boolean := NOT EXISTS (SELECT FROM new_rows OFFSET 1);
         BEGIN
             IF %8$s THEN
                 PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n);
+            ELSIF v_is_single AND v_is_second THEN
+                INSERT INTO pymig.%3$I (entity, time)
+                SELECT r.%4$I, r.%5$I FROM new_rows AS r;
+            ELSIF v_is_single THEN
+                INSERT INTO pymig.%2$I (entity, time)
+                SELECT r.%4$I, r.%5$I FROM new_rows AS r;
             ELSIF v_is_second THEN
                 INSERT INTO pymig.%3$I (entity, time)
                 SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n;
@@ -5409,9 +5417,16 @@ BEGIN
         AS $b$
         DECLARE
             v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
+            v_is_single boolean := NOT EXISTS (SELECT FROM old_rows OFFSET 1);
         BEGIN
             IF %8$s THEN
                 PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o);
+            ELSIF v_is_single AND v_is_second THEN
+                INSERT INTO pymig.%3$I (entity, time)
+                SELECT r.%4$I, r.%5$I FROM old_rows AS r;
+            ELSIF v_is_single THEN
+                INSERT INTO pymig.%2$I (entity, time)
+                SELECT r.%4$I, r.%5$I FROM old_rows AS r;
             ELSIF v_is_second THEN
                 INSERT INTO pymig.%3$I (entity, time)
                 SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o;

@@ -2,9 +2,16 @@
 
         DECLARE
             v_is_second boolean := coalesce(pg_sequence_last_value('pymig.awkward_turn') % 2 = 1, false);
+            v_is_single boolean := NOT EXISTS (SELECT FROM old_rows OFFSET 1);
         BEGIN
             IF pg_relation_size(CASE WHEN v_is_second THEN 'pymig.awkward_pending_2'::regclass ELSE 'pymig.awkward_pending_1'::regclass END) >= 1073741824 THEN
                 PERFORM nextval('pymig.awkward_lost') WHERE EXISTS (SELECT DISTINCT o."select", o."time'" FROM old_rows AS o);
+            ELSIF v_is_single AND v_is_second THEN
+                INSERT INTO pymig.awkward_pending_2 (entity, time)
+                SELECT r."select", r."time'" FROM old_rows AS r;
+            ELSIF v_is_single THEN
+                INSERT INTO pymig.awkward_pending_1 (entity, time)
+                SELECT r."select", r."time'" FROM old_rows AS r;
             ELSIF v_is_second THEN
                 INSERT INTO pymig.awkward_pending_2 (entity, time)
                 SELECT DISTINCT o."select", o."time'" FROM old_rows AS o;
@@ -19,9 +26,16 @@
 
         DECLARE
             v_is_second boolean := coalesce(pg_sequence_last_value('pymig.awkward_turn') % 2 = 1, false);
+            v_is_single boolean := NOT EXISTS (SELECT FROM new_rows OFFSET 1);
         BEGIN
             IF pg_relation_size(CASE WHEN v_is_second THEN 'pymig.awkward_pending_2'::regclass ELSE 'pymig.awkward_pending_1'::regclass END) >= 1073741824 THEN
                 PERFORM nextval('pymig.awkward_lost') WHERE EXISTS (SELECT DISTINCT n."select", n."time'" FROM new_rows AS n);
+            ELSIF v_is_single AND v_is_second THEN
+                INSERT INTO pymig.awkward_pending_2 (entity, time)
+                SELECT r."select", r."time'" FROM new_rows AS r;
+            ELSIF v_is_single THEN
+                INSERT INTO pymig.awkward_pending_1 (entity, time)
+                SELECT r."select", r."time'" FROM new_rows AS r;
             ELSIF v_is_second THEN
                 INSERT INTO pymig.awkward_pending_2 (entity, time)
                 SELECT DISTINCT n."select", n."time'" FROM new_rows AS n;

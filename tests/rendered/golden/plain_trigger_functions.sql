@@ -2,9 +2,16 @@
 
         DECLARE
             v_is_second boolean := coalesce(pg_sequence_last_value('pymig.plain_turn') % 2 = 1, false);
+            v_is_single boolean := NOT EXISTS (SELECT FROM old_rows OFFSET 1);
         BEGIN
             IF pg_relation_size(CASE WHEN v_is_second THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
                 PERFORM nextval('pymig.plain_lost') WHERE EXISTS (SELECT DISTINCT o.ship_id, o.created_time FROM old_rows AS o);
+            ELSIF v_is_single AND v_is_second THEN
+                INSERT INTO pymig.plain_pending_2 (entity, time)
+                SELECT r.ship_id, r.created_time FROM old_rows AS r;
+            ELSIF v_is_single THEN
+                INSERT INTO pymig.plain_pending_1 (entity, time)
+                SELECT r.ship_id, r.created_time FROM old_rows AS r;
             ELSIF v_is_second THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time)
                 SELECT DISTINCT o.ship_id, o.created_time FROM old_rows AS o;
@@ -19,9 +26,16 @@
 
         DECLARE
             v_is_second boolean := coalesce(pg_sequence_last_value('pymig.plain_turn') % 2 = 1, false);
+            v_is_single boolean := NOT EXISTS (SELECT FROM new_rows OFFSET 1);
         BEGIN
             IF pg_relation_size(CASE WHEN v_is_second THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
                 PERFORM nextval('pymig.plain_lost') WHERE EXISTS (SELECT DISTINCT n.ship_id, n.created_time FROM new_rows AS n);
+            ELSIF v_is_single AND v_is_second THEN
+                INSERT INTO pymig.plain_pending_2 (entity, time)
+                SELECT r.ship_id, r.created_time FROM new_rows AS r;
+            ELSIF v_is_single THEN
+                INSERT INTO pymig.plain_pending_1 (entity, time)
+                SELECT r.ship_id, r.created_time FROM new_rows AS r;
             ELSIF v_is_second THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time)
                 SELECT DISTINCT n.ship_id, n.created_time FROM new_rows AS n;

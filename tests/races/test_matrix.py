@@ -193,7 +193,7 @@ def test_while_the_worker_has_read(
     stage = cell.stage
     cell.migrate()
     stage.main.run(
-        f"INSERT INTO pymig.{SOURCE}_pending SELECT DISTINCT ship_id, created_time"
+        f"INSERT INTO pymig.{SOURCE}_pending_1 SELECT DISTINCT ship_id, created_time"
         " FROM tenant.tbl_data_timeseries"
     )
     stage.point(f"{WIDE}x", "BEFORE INSERT", "reading")

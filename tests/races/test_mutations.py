@@ -382,7 +382,7 @@ def singly_without_end(s: Stage) -> None:
 
 
 def no_commit_in(*routines: str) -> Callable[[Stage], None]:
-    """A procedure that keeps one transaction."""
+    """Procedures that keep one transaction."""
 
     def one_transaction(s: Stage) -> None:
         for routine in routines:

@@ -24,6 +24,7 @@ A, B, C, D = times(4)
 ROTATE = "SELECT pymig._rotate_pending(s) FROM pymig.source AS s"
 TURN = f"SELECT coalesce(pg_sequence_last_value('pymig.{SOURCE}_turn') % 2, 0)"
 LOST = f"SELECT coalesce(pg_sequence_last_value('pymig.{SOURCE}_lost'), 0)"
+RUNS_OF_16 = ("pymig._chunk_buckets(%2$L, e.entity) / 4", "16")
 PAUSED_WRITER = ("        BEGIN\n", "        BEGIN\n            PERFORM race.pause('turn');\n")
 
 
@@ -156,6 +157,7 @@ def old_snapshot(s: Stage) -> list[str]:
 
 def poison_in_a_run(s: Stage) -> list[str]:
     """Of 20 neighbouring buckets that are recomputed together one can't be: 19 are, in one pass."""
+    s.patch("_due_todo", RUNS_OF_16)
     s.insert("x", "a", A, 0)
     s.migrate("x")
     s.main.run(
@@ -163,9 +165,6 @@ def poison_in_a_run(s: Stage) -> list[str]:
         " SELECT 'x', 'a', timestamp '2024-03-03' + g * interval '30 seconds', g, 'Integer' FROM generate_series(0, 2399) AS g"
     )
     s.main.run(f"ALTER TABLE {WIDE}x ADD CONSTRAINT bad CHECK (a <> '1201')")
-    s.patch(
-        "_todo_failed", ("least(0.3 * 2 ^ least(d.attempts, 10), 60)", "60")
-    )  # not in this pass
     s.main.run(SYNC)
     left = s.main.run("SELECT DISTINCT kind, attempts FROM pymig.pending")
     rows = s.main.value(f"SELECT count(*) FROM {WIDE}x")
@@ -176,13 +175,14 @@ def poison_in_a_run(s: Stage) -> list[str]:
 
 def run_meets_recomputer(s: Stage) -> list[str]:
     """Another recomputer is in the middle of a run of buckets: the run is left for later."""
+    s.patch("_due_todo", RUNS_OF_16)
     s.insert("x", "a", A, 0)
     s.migrate("x")
     s.main.run(
         f"INSERT INTO {TABLE} (ship_id, data_channel_id, created_time, long_v, value_format)"
         " SELECT 'x', 'a', timestamp '2024-03-03' + g * interval '30 seconds', g, 'Integer' FROM generate_series(0, 1199) AS g"
     )
-    with s.bucket_held("x", "2024-03-03 05:00:00"):  # not the first of its run
+    with s.bucket_held("x", "2024-03-03 05:00:00"):
         s.main.run(SYNC)
         met = s.main.value(
             f"SELECT count(*) FROM {WIDE}x WHERE created_time BETWEEN '2024-03-03 05:00' AND '2024-03-03 05:59'"
@@ -428,7 +428,8 @@ def count_before_lock(s: Stage) -> None:
 
 def recount_at_rr(s: Stage) -> None:
     """The procedure leaves the isolation level as it finds it."""
-    s.patch("sync_pending", ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;", ""))
+    for routine in ("_keep_queue", "sync_pending"):
+        s.patch(routine, ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;", ""))
     s.patch(
         "_require_read_committed",
         ("IF current_setting('transaction_isolation') <> 'read committed' THEN", "IF false THEN"),

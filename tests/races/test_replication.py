@@ -276,7 +276,9 @@ def test_publication_needs_the_replica_identity(db: Database) -> None:
     stage.main.run("CREATE PUBLICATION p FOR ALL TABLES")
     stage.insert("x", "a", A, 1)
     stage.migrate("x")
-    stage.main.run(f"ALTER TABLE pymig.{default_narrow().source}_pending REPLICA IDENTITY DEFAULT")
+    stage.main.run(
+        f"ALTER TABLE pymig.{default_narrow().source}_pending_1 REPLICA IDENTITY DEFAULT"
+    )
     stage.update("x", "a", A, 2)
     with pytest.raises(psycopg.Error) as error:
         stage.main.run(SYNC)

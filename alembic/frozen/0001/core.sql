@@ -1018,6 +1018,9 @@ DECLARE
     -- Beyond this the dead rows of a hot bucket cost each claim milliseconds.
     c_above constant bigint := 1024 * 1024;
     v_todo text := format('pymig.%I', p_source.source || '_todo');
+    v_columns text[] := ARRAY(
+        SELECT quote_ident(a.attname) FROM pg_attribute AS a
+        WHERE a.attrelid = v_todo::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum);
     v_rows text[];
     v_bytes bigint;
 BEGIN
@@ -1034,10 +1037,8 @@ BEGIN
     -- Not by VACUUM or CLUSTER: while an old snapshot is open they keep every dead row.
     EXECUTE format('SELECT array_agg(d::text) FROM %s AS d', v_todo) INTO v_rows;
     EXECUTE format('TRUNCATE %s', v_todo);
-    EXECUTE format(
-        'INSERT INTO %1$s (entity, bucket, times, recorded_at, attempts, retry_at, error)
-         SELECT t.entity, t.bucket, t.times, t.recorded_at, t.attempts, t.retry_at, t.error
-         FROM unnest($1) AS d (r) CROSS JOIN LATERAL (SELECT (d.r::%1$s).*) AS t', v_todo) USING v_rows;
+    EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %3$s FROM (SELECT d.r::%1$s AS r FROM unnest($1) AS d (r)) AS d',
+        v_todo, array_to_string(v_columns, ', '), '(d.r).' || array_to_string(v_columns, ', (d.r).')) USING v_rows;
     RETURN true;
 EXCEPTION
     WHEN lock_not_available THEN
@@ -1564,17 +1565,16 @@ DECLARE
     -- A bucket with more keys is recomputed as a whole, so its whole neighbours can come along. With a time grain it always is.
     c_keys constant int := CASE WHEN p_source.grain_ticks IS NULL THEN 60 ELSE 0 END;
 BEGIN
-    -- The newest bucket of an entity is alone: live rows don't wait for a backlog. What failed before is alone as well, and so are
-    -- the buckets that have no neighbours: the infinities, and no time.
-    -- Round robin over the entities, newest run first: nobody's backlog delays another's live rows. Every fifth is the one that
-    -- has waited longest, so that a backlog ends also under live rows without end. The entities of a turn stand in a ring,
-    -- which is entered behind the one that was done last: a list that is left early still serves everybody.
+    -- Round robin over the entities, newest bucket first and alone: nobody's backlog delays another's live rows. Every fifth is the
+    -- one that has waited longest, so that a backlog ends also under live rows without end. The entities of a turn stand in a
+    -- ring, which is entered behind the one that was done last: a list that is left early still serves everybody.
+    -- What failed before is alone as well, and so are the buckets that have no neighbours: the infinities, and no time.
     EXECUTE format($sql$
         WITH due AS (
-            SELECT d.entity, d.bucket, sum(cardinality(d.times)) AS keys, min(d.recorded_at) AS recorded_at,
+            SELECT d.entity, d.bucket, sum(d.keys) AS keys, min(d.recorded_at) AS recorded_at,
                 CASE WHEN max(d.attempts) > 0 OR d.bucket IN (-9223372036854775808, (-9223372036854775807), 9223372036854775807)
                           OR row_number() OVER (PARTITION BY d.entity ORDER BY d.bucket DESC) = 1 THEN 'alone'
-                     WHEN bool_or(d.times IS NULL) OR sum(cardinality(d.times)) > %3$s THEN 'whole'
+                     WHEN bool_or(d.times IS NULL) OR sum(d.keys) > %3$s THEN 'whole'
                      ELSE 'keys' END AS kind
             FROM pymig.%1$I AS d
             JOIN pymig.entity AS e ON e.source = %2$L AND e.entity = d.entity AND e.wide_table IS NOT NULL
@@ -1582,14 +1582,14 @@ BEGIN
             HAVING bool_or(coalesce(d.retry_at, '-infinity') <= clock_timestamp())
         ),
         size AS MATERIALIZED (
-            SELECT e.entity, pymig._chunk_buckets(%2$L, e.entity) AS buckets FROM (SELECT DISTINCT d.entity FROM due AS d) AS e
+            SELECT e.entity, greatest(1, pymig._chunk_buckets(%2$L, e.entity) / 4) AS buckets FROM (SELECT DISTINCT d.entity FROM due AS d) AS e
         ),
         placed AS (
-            SELECT d.entity, d.bucket, d.kind, d.recorded_at,
+            SELECT d.entity, d.bucket, d.recorded_at, d.kind,
                 CASE d.kind WHEN 'alone' THEN d.bucket
                     WHEN 'whole' THEN d.bucket - row_number() OVER neighbours
-                    ELSE d.bucket / 64 END AS run,
-                CASE d.kind WHEN 'whole' THEN d.bucket / s.buckets
+                    ELSE floor(d.bucket / 64.0) END AS run,
+                CASE d.kind WHEN 'whole' THEN floor(d.bucket / s.buckets::numeric)
                     WHEN 'keys' THEN div(sum(d.keys) OVER neighbours, %3$s + 1) END AS piece
             FROM due AS d JOIN size AS s ON s.entity = d.entity
             WINDOW neighbours AS (PARTITION BY d.entity, d.kind ORDER BY d.bucket)
@@ -1603,7 +1603,7 @@ BEGIN
         ranked AS (
             SELECT u.entity, u.buckets, u.recorded_at, least(
                 row_number() OVER (ORDER BY u.turn, pymig._ring_place(u.entity) <= $1, pymig._ring_place(u.entity), u.entity),
-                4 * row_number() OVER (ORDER BY u.recorded_at, u.entity, u.turn)) AS place
+                4 * row_number() OVER (ORDER BY u.recorded_at, u.entity, u.buckets)) AS place
             FROM run AS u
         )
         SELECT array_agg(r.entity ORDER BY r.place, r.entity, r.buckets), array_agg(r.buckets ORDER BY r.place, r.entity, r.buckets), min(r.recorded_at)
@@ -1614,7 +1614,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._due_todo(pymig.source, bigint) IS
-    'What is due for a recompute, in the order to do it, and since when the oldest waits: entities, and beside each a run of its buckets (an array literal) for one transaction. Neighbours that are recomputed as a whole go together, about a second''s worth; so do a few keys of buckets that lie near each other. p_after: _ring_place of the entity that was done last. Parked keys of entities without wide tables are not among them.';
+    'p_after: _ring_place of the entity that was done last. What is due for a recompute, in the order to do it: entities, and beside each a run of its buckets (an array literal) for one transaction. Neighbours that are recomputed as a whole go together, about a quarter of a second''s worth; so do a few keys of buckets that lie near each other. oldest: since when the oldest key of them waits. Parked keys of entities without wide tables are not among them.';
 
 -- sql/core/functions/_empty_pending.sql
 CREATE OR REPLACE FUNCTION pymig._empty_pending(p_source pymig.source, p_table text)
@@ -6108,6 +6108,35 @@ $$;
 COMMENT ON PROCEDURE pymig._follow_partitions(text, interval) IS
     'The worker''s look at the partitions of a source: notices those that came and went since the last one, arms the new, queues what they have, frees the old. A step a transaction. With p_wait until nothing is left to do (PM005).';
 
+-- sql/core/procedures/_keep_queue.sql
+CREATE OR REPLACE PROCEDURE pymig._keep_queue(p_source pymig.source)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._rotate_pending(p_source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._notice_lost(p_source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._queue_repairs(p_source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._compact_todo(p_source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig._keep_queue(pymig.source) IS
+    'What the worker does for the queue between collecting and recomputing, each in a transaction of its own: rotates it, looks for lost keys, queues repairs, compacts the todo.';
+
 -- sql/core/procedures/_migrate_adopted.sql
 CREATE OR REPLACE PROCEDURE pymig._migrate_adopted(p_source text, INOUT p_has_more boolean)
 LANGUAGE plpgsql
@@ -6664,19 +6693,7 @@ BEGIN
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
-            PERFORM pymig._rotate_pending(v_source);
-                COMMIT;
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL search_path = pg_catalog, pg_temp;
-            PERFORM pymig._notice_lost(v_source);
-                COMMIT;
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL search_path = pg_catalog, pg_temp;
-            PERFORM pymig._queue_repairs(v_source);
-                COMMIT;
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL search_path = pg_catalog, pg_temp;
-            PERFORM pymig._compact_todo(v_source);
+            CALL pymig._keep_queue(v_source);
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
@@ -6865,7 +6882,7 @@ WITH pending AS MATERIALIZED (
     SELECT s.source, k.entity, k.keys, k.oldest FROM pymig.source AS s CROSS JOIN LATERAL pymig._pending_by_entity(s.source) AS k
 ),
 lag AS MATERIALIZED (SELECT l.source, l.entity, l.p50, l.p99 FROM pymig._lag_by_entity() AS l),
-source AS MATERIALIZED (SELECT s.source, s.wide_schema, pymig._trigger_state(s.narrow) AS triggers, pymig._has_lost_keys(s) AS has_lost_keys FROM pymig.source AS s)
+source AS MATERIALIZED (SELECT s.source, s.wide_schema, pymig._trigger_state(s.narrow) AS triggers, pymig._has_lost_keys(s) AS has_lost FROM pymig.source AS s)
 SELECT e.source, e.entity, e.state,
     coalesce(c.rows, e.moved_rows, 0) AS rows_done,
     e.estimated_rows AS rows_estimated,
@@ -6889,7 +6906,7 @@ SELECT e.source, e.entity, e.state,
     s.triggers,
     (SELECT count(*) FROM pymig.worker AS w WHERE w.seen_at > clock_timestamp() - interval '10 seconds') AS workers_alive,
     e.last_error,
-    e.wide_table IS NOT NULL AND (e.repair_from IS NOT NULL OR s.has_lost_keys) AS keys_lost
+    e.wide_table IS NOT NULL AND (e.repair_from IS NOT NULL OR s.has_lost) AS keys_lost
 FROM pymig.entity AS e
 JOIN source AS s USING (source)
 LEFT JOIN LATERAL (

@@ -221,12 +221,11 @@ def old_keys_forgotten(s: Stage) -> None:
 def state_looked_up_by_trigger(s: Stage) -> None:
     """The trigger records only what its own snapshot knows to be migrated."""
     for event, row in (("insert", "n"), ("delete", "o")):
+        known = "WHERE EXISTS (SELECT FROM pymig.entity AS e WHERE e.entity = {}.ship_id AND e.wide_table IS NOT NULL)"
         s.patch(
             f"{SOURCE}_record_{event}",
-            (
-                f"_rows AS {row}",
-                f"_rows AS {row} WHERE EXISTS (SELECT FROM pymig.entity AS e WHERE e.entity = {row}.ship_id AND e.wide_table IS NOT NULL)",
-            ),
+            (f"_rows AS {row}", f"_rows AS {row} {known.format(row)}"),
+            ("_rows AS r;", f"_rows AS r {known.format('r')};"),
         )
 
 

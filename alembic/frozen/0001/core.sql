@@ -1018,9 +1018,6 @@ DECLARE
     -- Beyond this the dead rows of a hot bucket cost each claim milliseconds.
     c_above constant bigint := 1024 * 1024;
     v_todo text := format('pymig.%I', p_source.source || '_todo');
-    v_columns text[] := ARRAY(
-        SELECT quote_ident(a.attname) FROM pg_attribute AS a
-        WHERE a.attrelid = v_todo::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum);
     v_rows text[];
     v_bytes bigint;
 BEGIN
@@ -1037,8 +1034,7 @@ BEGIN
     -- Not by VACUUM or CLUSTER: while an old snapshot is open they keep every dead row.
     EXECUTE format('SELECT array_agg(d::text) FROM %s AS d', v_todo) INTO v_rows;
     EXECUTE format('TRUNCATE %s', v_todo);
-    EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %3$s FROM (SELECT d.r::%1$s AS r FROM unnest($1) AS d (r)) AS d',
-        v_todo, array_to_string(v_columns, ', '), '(d.r).' || array_to_string(v_columns, ', (d.r).')) USING v_rows;
+    EXECUTE format('INSERT INTO %1$s SELECT (d.r::%1$s).* FROM unnest($1) AS d (r)', v_todo) USING v_rows;
     RETURN true;
 EXCEPTION
     WHEN lock_not_available THEN
@@ -1571,10 +1567,10 @@ BEGIN
     -- What failed before is alone as well, and so are the buckets that have no neighbours: the infinities, and no time.
     EXECUTE format($sql$
         WITH due AS (
-            SELECT d.entity, d.bucket, sum(d.keys) AS keys, min(d.recorded_at) AS recorded_at,
+            SELECT d.entity, d.bucket, sum(cardinality(d.times)) AS keys, min(d.recorded_at) AS recorded_at,
                 CASE WHEN max(d.attempts) > 0 OR d.bucket IN (-9223372036854775808, (-9223372036854775807), 9223372036854775807)
                           OR row_number() OVER (PARTITION BY d.entity ORDER BY d.bucket DESC) = 1 THEN 'alone'
-                     WHEN bool_or(d.times IS NULL) OR sum(d.keys) > %3$s THEN 'whole'
+                     WHEN bool_or(d.times IS NULL) OR sum(cardinality(d.times)) > %3$s THEN 'whole'
                      ELSE 'keys' END AS kind
             FROM pymig.%1$I AS d
             JOIN pymig.entity AS e ON e.source = %2$L AND e.entity = d.entity AND e.wide_table IS NOT NULL
@@ -3401,7 +3397,7 @@ DECLARE
 BEGIN
     RETURN QUERY EXECUTE format(
         'WITH recorded AS MATERIALIZED (SELECT p.entity::text AS entity, p.recorded_at FROM pymig.%1$I AS p LIMIT %3$s),
-         waiting AS MATERIALIZED (SELECT d.entity, d.keys, d.recorded_at, d.attempts FROM pymig.%2$I AS d LIMIT %3$s),
+         waiting AS MATERIALIZED (SELECT d.entity, coalesce(cardinality(d.times), 1) AS keys, d.recorded_at, d.attempts FROM pymig.%2$I AS d LIMIT %3$s),
          counted AS (
              SELECT k.entity, sum(k.keys)::bigint AS keys, min(k.recorded_at) AS oldest, max(k.attempts) AS attempts
              FROM (SELECT r.entity, 1 AS keys, r.recorded_at, 0 AS attempts FROM recorded AS r UNION ALL SELECT w.* FROM waiting AS w) AS k
@@ -5342,8 +5338,7 @@ BEGIN
     EXECUTE format('COMMENT ON SEQUENCE pymig.%I IS %L', p_source.source || '_lost', 'Moves when a trigger could not record a key.');
     EXECUTE format(
         'CREATE TABLE pymig.%1$I (entity text NOT NULL, bucket bigint NOT NULL, times %2$s[], recorded_at timestamptz NOT NULL,
-             attempts int NOT NULL DEFAULT 0, retry_at timestamptz, error text,
-             keys int GENERATED ALWAYS AS (coalesce(cardinality(times), 1)) STORED)',
+             attempts int NOT NULL DEFAULT 0, retry_at timestamptz, error text)',
         p_source.source || '_todo', p_source.time_type);
     EXECUTE format('ALTER TABLE pymig.%I REPLICA IDENTITY FULL', p_source.source || '_todo');
     EXECUTE format('CREATE INDEX ON pymig.%I (entity, bucket)', p_source.source || '_todo');

@@ -31,7 +31,7 @@ how = $(if $(COLUMN_TYPES),--column-types "$$COLUMN_TYPES") $(if $(STRATEGY),--s
 # Major versions of PostgreSQL on this system that the tests run on, besides the embedded 18.
 SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
-PYTEST = $(PY) -m pytest -n 3 --dist worksteal $(ARGS)
+PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
 .PHONY: help setup install uninstall plan migrate verify status worker rollback demo stop clean \
     test lint format bench bench-sync soak stress faults docs

@@ -263,6 +263,45 @@ def test_values_whose_narrow_rows_are_gone_stay(stage: Stage) -> None:
     assert [row[1] for row in stage.wide("x")] == ["0.1", "0.2", "off"]
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_retention_keeps_is_promoted_too(db: Database, broken: bool) -> None:
+    """A dropped partition's cells have only the old column to come from, not what arrives late."""
+    conn = db.connect()
+    conn.execute(
+        "CREATE TABLE t (ship text, ch text, ts timestamp, v float8, s text,"
+        " PRIMARY KEY (ship, ch, ts)) PARTITION BY RANGE (ts);"
+        "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');"
+        "CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');"
+        "INSERT INTO t SELECT 'x', c, '2024-03-01'::timestamp + n * interval '6 hours', n + 0.5"
+        " FROM unnest('{a,b}'::text[]) AS c, generate_series(0, 7) AS n;"
+        "CALL pymig.register_source('t', 't', 'ship', 'ch', 'ts', '{v,s}',"
+        " p_column_types => 'native'); CALL pymig.set_type_drift(NULL, 'promote')"
+    )
+    if broken:
+        patched = conn.execute(
+            "SELECT pg_get_functiondef('pymig._fill_promoted'::regproc)"
+        ).fetchone()
+        assert patched is not None and "p_times, p_entity), v_wide" in patched[0]
+        conn.execute(patched[0].replace("p_times, p_entity), v_wide", "p_times), v_wide"))
+    conn.execute("CALL pymig.set_retention('keep')")
+    conn.execute("CALL pymig.migrate('x')")
+    conn.execute("DROP TABLE t_1")
+    conn.execute("CALL pymig.sync_pending()")
+    conn.execute(
+        "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');"
+        "INSERT INTO t VALUES ('x', 'a', '2024-03-01', 99, NULL),"
+        " ('x', 'a', '2024-03-02', NULL, 'off')"
+        " ON CONFLICT (ship, ch, ts) DO UPDATE SET v = excluded.v, s = excluded.s"
+    )
+    for _ in range(6):
+        conn.execute("CALL pymig.sync_pending()")
+    found = [row[0] for row in conn.execute("SELECT a FROM t_x ORDER BY ts").fetchall()]
+    kept = ["0.5", "1.5", "2.5", "3.5", "off", "5.5", "6.5", "7.5"]
+    assert found == (["99", *kept[1:]] if broken else kept)
+    if not broken:
+        conn.execute("CALL pymig.verify('x')")
+
+
 def test_roll_back_in_the_middle(stage: Stage) -> None:
     """Nothing is left of a promotion that had begun."""
     for at in HOURS:

@@ -248,6 +248,7 @@ CREATE TABLE pymig.quarantine (
     reason text NOT NULL,
     detail text NOT NULL,
     narrow_row jsonb NOT NULL,
+    is_kept boolean NOT NULL DEFAULT false,
     quarantined_at timestamptz NOT NULL DEFAULT now(),
     FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
 );
@@ -263,6 +264,7 @@ COMMENT ON COLUMN pymig.quarantine.bucket IS 'Its bucket.';
 COMMENT ON COLUMN pymig.quarantine.reason IS 'unknown_format, other_column, several_values, type_mismatch, no_time, no_channel, closed_range, or recompute_failed: a key that is tried again and again.';
 COMMENT ON COLUMN pymig.quarantine.detail IS 'The reason as a sentence.';
 COMMENT ON COLUMN pymig.quarantine.narrow_row IS 'The whole narrow row.';
+COMMENT ON COLUMN pymig.quarantine.is_kept IS 'Its partition is gone by the policy keep: this is the only copy, which nothing touches until the policy is drop again.';
 COMMENT ON COLUMN pymig.quarantine.quarantined_at IS 'When it was found.';
 
 CREATE TABLE pymig.verification (

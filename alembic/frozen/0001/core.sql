@@ -201,7 +201,7 @@ BEGIN
          CROSS JOIN LATERAL (
              SELECT array_agg(DISTINCT %1$s) AS kinds
              FROM (SELECT q.narrow_row FROM pymig.quarantine AS q
-                   WHERE q.source = c.source AND q.entity = c.entity AND q.channel = c.channel AND q.reason = ''type_mismatch''
+                   WHERE q.source = c.source AND q.entity = c.entity AND q.channel = c.channel AND q.reason = ''type_mismatch'' AND NOT q.is_kept
                    ORDER BY q.quarantine DESC LIMIT %2$s) AS q
              CROSS JOIN LATERAL jsonb_populate_record(NULL::%3$s, q.narrow_row) AS n) AS k
          WHERE c.source = $1 AND c.entity = $2 AND k.kinds IS NOT NULL
@@ -734,6 +734,7 @@ DECLARE
     v_table text;
     v_has_rows boolean;
     v_is_behind boolean;
+    v_quarantined bigint;
 BEGIN
     PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => false);
     SELECT p.wide_table INTO v_table FROM pymig.part AS p
@@ -741,6 +742,15 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    -- Their narrow rows are gone, too. A key that could not be recomputed is still tried, and no copy of anything.
+    EXECUTE format(
+        'UPDATE pymig.quarantine AS q SET is_kept = true
+         WHERE q.source = $1 AND q.entity = $2 AND q.bucket BETWEEN $3 AND $4 AND q.reason <> ''recompute_failed''
+           AND q.time::%s BETWEEN $5::%1$s AND $6::%1$s', p_source.time_type)
+    USING p_source.source, p_entity, pymig.bucket_of(p_partition.first_tick, p_source.bucket_ticks),
+        pymig.bucket_of(p_partition.last_tick, p_source.bucket_ticks),
+        pymig.time_text(p_partition.first_tick, p_source.time_type), pymig.time_text(p_partition.last_tick, p_source.time_type);
+    GET DIAGNOSTICS v_quarantined = ROW_COUNT;
     -- Where nothing is kept nothing needs protection, and a row that comes late has its place.
     EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I AS w WHERE w.%I BETWEEN %L::%s AND %L::%5$s)',
         p_source.wide_schema, v_table, p_source.time_column, pymig.time_text(p_partition.first_tick, p_source.time_type),
@@ -758,7 +768,7 @@ BEGIN
         PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'kept rows may lack changes',
             format('%s went before all of it was in the wide table; what was not is in neither.', p_partition.name));
     END IF;
-    IF v_has_rows THEN
+    IF v_has_rows OR v_quarantined > 0 THEN
         INSERT INTO pymig.closed_range (source, entity, first_tick, last_tick, partition_name)
         VALUES (p_source.source, p_entity, p_partition.first_tick, p_partition.last_tick, p_partition.name)
         ON CONFLICT DO NOTHING;
@@ -766,7 +776,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._close_range(pymig.source, text, pymig.partition) IS
-    'Closes the range of a partition that is gone, if the entity has wide rows in it: from now on recomputes leave it alone, and narrow rows in it go to quarantine. An event tells where the wide table was behind at that moment.';
+    'Closes the range of a partition that is gone, if the entity has wide or quarantined rows in it: from now on recomputes leave both alone, and narrow rows in it go to quarantine. An event tells where the wide table was behind at that moment.';
 
 -- sql/core/functions/_closed_rows_sql.sql
 CREATE OR REPLACE FUNCTION pymig._closed_rows_sql(
@@ -1542,7 +1552,7 @@ AS $$
             -- Promotions that wait for somebody to drop what depends on a column don't keep others from beginning.
             ELSE m.is_free IS NOT FALSE AND EXISTS (
                 SELECT FROM pymig.quarantine AS q
-                WHERE q.source = e.source AND q.entity = e.entity AND q.reason = 'type_mismatch' AND NOT EXISTS (
+                WHERE q.source = e.source AND q.entity = e.entity AND q.reason = 'type_mismatch' AND NOT q.is_kept AND NOT EXISTS (
                     SELECT FROM pymig.promotion AS m WHERE m.source = q.source AND m.entity = q.entity AND m.channel = q.channel))
         END
         ORDER BY e.entity)
@@ -2188,12 +2198,12 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     DELETE FROM pymig.quarantine AS q
-    WHERE q.source = p_source.source AND q.entity = p_entity AND q.bucket BETWEEN p_first_bucket AND p_last_bucket
+    WHERE q.source = p_source.source AND q.entity = p_entity AND q.bucket BETWEEN p_first_bucket AND p_last_bucket AND NOT q.is_kept
       AND (p_times IS NULL OR q.time = ANY (p_times::text[]));
 END
 $$;
 COMMENT ON FUNCTION pymig._forget_quarantine(pymig.source, text, bigint, bigint, text) IS
-    'Deletes what was quarantined of a run of buckets or of some times, before it is found again.';
+    'Deletes what was quarantined of a run of buckets or of some times, before it is found again; but not the only copies of rows whose partition is gone.';
 
 -- sql/core/functions/_grain_sql.sql
 CREATE OR REPLACE FUNCTION pymig._grain_sql(p_source pymig.source, p_time text)
@@ -3632,7 +3642,7 @@ AS $$
         '(WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (%s) AS f),
                kept AS MATERIALIZED (
                    SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
-                   WHERE q.source = %L AND q.entity = %L AND q.bucket = %s)
+                   WHERE q.source = %L AND q.entity = %L AND q.bucket = %s AND NOT q.is_kept)
           SELECT count(*) FROM (
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL
@@ -4338,7 +4348,7 @@ BEGIN
     EXECUTE format(
         'WITH fitting AS (
              DELETE FROM pymig.quarantine AS q
-             WHERE q.source = $1 AND q.entity = $2 AND q.channel = ANY ($3) AND q.reason = ''type_mismatch'' RETURNING q.bucket)
+             WHERE q.source = $1 AND q.entity = $2 AND q.channel = ANY ($3) AND q.reason = ''type_mismatch'' AND NOT q.is_kept RETURNING q.bucket)
          INSERT INTO pymig.%I (entity, bucket, times, recorded_at) SELECT DISTINCT $2, f.bucket, NULL::%s[], now() FROM fitting AS f',
         p_source.source || '_todo', p_source.time_type)
     USING p_source.source, p_entity, v_channels;
@@ -6568,6 +6578,7 @@ BEGIN
         PERFORM pymig._expand_range(v_source, c.entity, c.first_tick, c.last_tick)
         FROM pymig.closed_range AS c WHERE c.source = v_source.source;
         DELETE FROM pymig.closed_range AS c WHERE c.source = v_source.source;
+        UPDATE pymig.quarantine AS q SET is_kept = false WHERE q.source = v_source.source AND q.is_kept;
     END IF;
     PERFORM pymig._note('INFO', v_source.source, NULL, 'policy set', format('Wide rows of partitions that are gone: %s.', p_policy));
 END

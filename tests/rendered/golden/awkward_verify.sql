@@ -39,7 +39,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
          WHERE f.reason IS NOT NULL) AS f),
                kept AS MATERIALIZED (
                    SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
-                   WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket = 10)
+                   WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket = 10 AND NOT q.is_kept)
           SELECT count(*) FROM (
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL

@@ -80,7 +80,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
          WHERE f.reason IS NOT NULL) AS f),
                kept AS MATERIALIZED (
                    SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
-                   WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10)
+                   WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10 AND NOT q.is_kept)
           SELECT count(*) FROM (
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL

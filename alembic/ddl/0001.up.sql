@@ -253,7 +253,7 @@ CREATE TABLE pymig.quarantine (
     FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
 );
 CREATE INDEX quarantine_bucket ON pymig.quarantine (source, entity, bucket);
-CREATE INDEX quarantine_drift ON pymig.quarantine (source, entity, channel, quarantine) WHERE reason = 'type_mismatch';
+CREATE INDEX quarantine_drift ON pymig.quarantine (source, entity, channel, quarantine) WHERE reason = 'type_mismatch' AND NOT is_kept;
 COMMENT ON TABLE pymig.quarantine IS 'Narrow rows that cannot become a cell, with the reason. Rewritten with every recompute of their bucket.';
 COMMENT ON COLUMN pymig.quarantine.quarantine IS 'Number of the row.';
 COMMENT ON COLUMN pymig.quarantine.source IS 'Its source.';

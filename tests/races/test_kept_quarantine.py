@@ -163,7 +163,7 @@ def test_mutation_is_seen(
 def test_mutation_begins_for_ever(db: Database) -> None:
     """Kept rows that count as drift have their column promoted again and again."""
     s = Stage(db, partitioned=True)
-    s.patch("_due_promotions", (" AND NOT q.is_kept", ""))
+    s.patch("_has_drift", (" AND NOT q.is_kept", ""))
     s.patch("_begin_promotions", (" AND NOT q.is_kept", ""))
     gone(s)
     with pytest.raises(AssertionError, match=r"[2-9]"):

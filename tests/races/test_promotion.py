@@ -219,6 +219,100 @@ def test_verify_is_not_excused_by_a_promotion(db: Database) -> None:
     assert finish(s, "float8") == []
 
 
+def reads_while(s: Stage, point: str) -> bool:
+    """The promotion goes on until it stops at a point; can others read the wide table then?"""
+    worker, reader = s.session("worker"), s.session("reader")
+    reader.run("SET statement_timeout = '500ms'")
+    with s.held("worker", point):
+        for _ in range(20):
+            worker.start(STEP.replace("%s", "'x'"))
+            if s.stopped_or_done(worker):
+                break
+            worker.finish()
+        try:
+            return len(reader.run(f"SELECT c FROM {WIDE}x")) == 9
+        except psycopg.errors.QueryCanceled:
+            return False
+        finally:
+            s.keys.run("SELECT pg_advisory_unlock_all()")
+            worker.finish()
+
+
+def many_leave_quarantine(s: Stage) -> bool:
+    """Millions of rows may go with a swap: before the tables get locked."""
+    drift(s)
+    s.point("pymig.quarantine", "BEFORE DELETE", "deleting")
+    return reads_while(s, "deleting")
+
+
+def another_begins_after_a_swap(s: Stage) -> bool:
+    """It may have to fill a new part: after the swap's locks are gone."""
+    drift(s)
+    steps(s, 11)
+    put(s, "d", LATE, "double_v", 0.5)
+    recompute(s, LATE)
+    s.point("pymig.promotion", "BEFORE INSERT", "beginning")
+    return reads_while(s, "beginning")
+
+
+LONG = [
+    (
+        "_swap_promoted",
+        ("    EXECUTE format(\n        'WITH fit", "    PERFORM pymig._exchange_columns(p_source, p_entity, v_channels);\n    EXECUTE format(\n        'WITH fit"),
+        ("DROP VIEW %s', v_view);\n    END IF;\n    PERFORM pymig._exchange_columns(p_source, p_entity, v_channels);", "DROP VIEW %s', v_view);\n    END IF;"),
+        many_leave_quarantine,
+    ),
+    (
+        "_promote_step",
+        ("_swap_promoted(p_source, p_entity) > 0", "_swap_promoted(p_source, p_entity) + pymig._begin_promotions(p_source, p_entity) > 0"),
+        ("RETURN pymig._begin_promotions(p_source, p_entity) > 0", "RETURN false"),
+        another_begins_after_a_swap,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(("routine", "one", "other", "scenario"), LONG)
+def test_readers_wait_for_nothing_long(
+    db: Database,
+    routine: str,
+    one: tuple[str, str],
+    other: tuple[str, str],
+    scenario: Callable[[Stage], bool],
+    broken: bool,
+) -> None:
+    """The wide table is locked at the end of a step; broken: before what may take long."""
+    s = Stage(db)
+    if broken:
+        s.patch(routine, one, other)
+    assert scenario(s) is not broken
+    assert finish(s, "float8") == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_looking_for_drift_reads_a_row_a_channel(db: Database, broken: bool) -> None:
+    """A worker looks in every pass, and a million rows may wait with their column's promotion."""
+    s = Stage(db)
+    drift(s)
+    if broken:
+        s.patch("_has_drift", ("ORDER BY q.channel LIMIT 1)\n        UNION", ")\n        UNION"))
+    s.main.run(
+        "INSERT INTO pymig.quarantine (source, entity, channel, time, bucket, reason, detail, narrow_row)"
+        " SELECT q.source, q.entity, q.channel, q.time, q.bucket, q.reason, q.detail, q.narrow_row"
+        " FROM pymig.quarantine AS q, generate_series(1, 20000)"
+    )
+    s.main.run("VACUUM ANALYZE pymig.quarantine")
+    look = "SELECT pymig._has_drift('tbl_data_timeseries', 'x')"
+    assert s.main.run(look) == [(True,)]
+    steps(s, 1)
+    reads = "SELECT pg_stat_get_xact_tuples_fetched(i) + pg_stat_get_xact_tuples_returned(t) + pg_stat_get_xact_tuples_returned(i) FROM (SELECT 'pymig.quarantine'::regclass::oid AS t, 'pymig.quarantine_drift'::regclass::oid AS i) AS r"
+    s.main.run("BEGIN")
+    before = s.main.value(reads)
+    assert s.main.run(look) == [(False,)]
+    assert (s.main.value(reads) - before < 10) is not broken
+    s.main.run("ROLLBACK")
+
+
 @pytest.mark.parametrize(
     ("table", "event", "after"),
     [

@@ -1550,10 +1550,8 @@ AS $$
             WHEN e.state NOT IN ('backfilled', 'verified') THEN false
             WHEN m.begun > 0 AND m.is_waiting IS NOT TRUE THEN true
             -- Promotions that wait for somebody to drop what depends on a column don't keep others from beginning.
-            ELSE m.is_free IS NOT FALSE AND EXISTS (
-                SELECT FROM pymig.quarantine AS q
-                WHERE q.source = e.source AND q.entity = e.entity AND q.reason = 'type_mismatch' AND NOT q.is_kept AND NOT EXISTS (
-                    SELECT FROM pymig.promotion AS m WHERE m.source = q.source AND m.entity = q.entity AND m.channel = q.channel))
+            WHEN m.is_free IS FALSE THEN false
+            ELSE pymig._has_drift(e.source, e.entity)
         END
         ORDER BY e.entity)
 $$;
@@ -2273,6 +2271,32 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._grant_read(pymig.source, text) IS 'Whoever may read the narrow table may read this relation (qualified and quoted).';
+
+-- sql/core/functions/_has_drift.sql
+CREATE OR REPLACE FUNCTION pymig._has_drift(p_source text, p_entity text)
+RETURNS boolean
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- From channel to channel through the index: a pass of the worker asks this, and there may be millions of rows.
+    WITH RECURSIVE drifted AS (
+        (SELECT q.channel FROM pymig.quarantine AS q
+         WHERE q.source = p_source AND q.entity = p_entity AND q.reason = 'type_mismatch' AND NOT q.is_kept
+         ORDER BY q.channel LIMIT 1)
+        UNION ALL
+        SELECT n.channel
+        FROM drifted AS d
+        CROSS JOIN LATERAL (
+            SELECT q.channel FROM pymig.quarantine AS q
+            WHERE q.source = p_source AND q.entity = p_entity AND q.reason = 'type_mismatch' AND NOT q.is_kept AND q.channel > d.channel
+            ORDER BY q.channel LIMIT 1) AS n
+    )
+    SELECT EXISTS (
+        SELECT FROM drifted AS d
+        WHERE NOT EXISTS (SELECT FROM pymig.promotion AS m WHERE m.source = p_source AND m.entity = p_entity AND m.channel = d.channel))
+$$;
+COMMENT ON FUNCTION pymig._has_drift(text, text) IS
+    'Has an entity a channel with values in quarantine because of its type, that is not being promoted?';
 
 -- sql/core/functions/_has_lost_keys.sql
 CREATE OR REPLACE FUNCTION pymig._has_lost_keys(p_source pymig.source)
@@ -3525,7 +3549,11 @@ BEGIN
         END IF;
         RETURN v_wanted;
     END IF;
-    RETURN pymig._swap_promoted(p_source, p_entity) + pymig._begin_promotions(p_source, p_entity) > 0;
+    -- Not in one transaction: the first holds its tables' locks to the end, and the second may have to fill a new part.
+    IF pymig._swap_promoted(p_source, p_entity) > 0 THEN
+        RETURN true;
+    END IF;
+    RETURN pymig._begin_promotions(p_source, p_entity) > 0;
 END
 $$;
 COMMENT ON FUNCTION pymig._promote_step(pymig.source, text) IS
@@ -4340,11 +4368,8 @@ BEGIN
     IF v_channels = '{}' THEN
         RETURN 0;
     END IF;
-    IF v_view IS NOT NULL THEN
-        EXECUTE format('DROP VIEW %s', v_view);
-    END IF;
-    PERFORM pymig._exchange_columns(p_source, p_entity, v_channels);
-    -- The values that did not fit are in the new column by now; what still does not fit is found again.
+    -- The values that did not fit are in the new column by now; what still does not fit is found again. They may be many: readers have no
+    -- part in it, so the tables get locked after that.
     EXECUTE format(
         'WITH fitting AS (
              DELETE FROM pymig.quarantine AS q
@@ -4352,6 +4377,10 @@ BEGIN
          INSERT INTO pymig.%I (entity, bucket, times, recorded_at) SELECT DISTINCT $2, f.bucket, NULL::%s[], now() FROM fitting AS f',
         p_source.source || '_todo', p_source.time_type)
     USING p_source.source, p_entity, v_channels;
+    IF v_view IS NOT NULL THEN
+        EXECUTE format('DROP VIEW %s', v_view);
+    END IF;
+    PERFORM pymig._exchange_columns(p_source, p_entity, v_channels);
     SELECT string_agg(format('%s is %s now', quote_literal(m.channel), m.column_type), '; ' ORDER BY m.ord) INTO v_said
     FROM pymig.promotion AS m WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = ANY (v_channels);
     -- Its position stays: the view's columns keep their order.

@@ -53,6 +53,11 @@ def _has_after_a_pass(s: Stage, count: int) -> bool:
     return channels(s) == count
 
 
+def _has_text_after_a_pass(s: Stage) -> bool:
+    s.drain(1)
+    return s.main.run("SELECT 1 FROM pymig.channel WHERE column_type = 'text'") == [(1,)]
+
+
 def _is_there(s: Stage, n: int) -> bool:
     return channels(s) == 301 + n and s.main.run(f'SELECT "new{n}" FROM {WIDE}x') == [(n,)]
 
@@ -144,6 +149,45 @@ def test_a_table_becomes_a_view(stage: Stage) -> None:
         stage.main.run(f"DROP OWNED BY {role}")
         stage.main.run(f"DROP ROLE {role}")
     stage.main.run("CALL pymig.roll_back('x')")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_rights_on_columns_stay(stage: Stage, broken: bool) -> None:
+    """Who may read a few columns reads them in the view, too, and in the next view."""
+    if broken:
+        stage.patch("_read_grants", ("t.attnum > 0", "false"))
+    stage.main.run(MANY, "c", A, 1000)
+    migrate(stage)
+    role = f"columns_{stage.db.name}"
+    stage.main.run(f"CREATE ROLE {role}")
+    stage.main.run(f"GRANT USAGE ON SCHEMA tenant TO {role}")
+    stage.main.run(f"ALTER TABLE {WIDE}x ADD COLUMN theirs int")
+    stage.main.run(f"GRANT SELECT (created_time, c7, theirs) ON {WIDE}x TO {role}")
+    try:
+        reader = stage.session("reader")
+        reader.run(f"SET ROLE {role}")
+        query = f"SELECT c7 FROM {WIDE}x WHERE created_time = '{A}'"
+        assert reader.run(query) == [(7.0,)]
+        split(stage)
+        if broken:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.run(query)
+            return
+        assert reader.run(query) == [(7.0,)]
+        stage.main.run(
+            f"UPDATE {TABLE} SET double_v = NULL, str_v = 'x', value_format = 'String'"
+            " WHERE data_channel_id = 'c9'"
+        )
+        stage.main.run("CALL pymig.set_type_drift('x', 'promote')")
+        until(partial(_has_text_after_a_pass, stage))
+        assert reader.run(query) == [(7.0,)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.run(f"SELECT c9 FROM {WIDE}x")
+        assert stage.damage("x") == []
+    finally:
+        reader.conn.close()
+        stage.main.run(f"DROP OWNED BY {role}")
+        stage.main.run(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])

@@ -73,7 +73,8 @@ DECLARE
     v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
     v_table regclass := to_regclass(format('%I.%I', p_source.wide_schema, v_name));
     v_is_split boolean := (SELECT count(*) > 1 FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
-    v_acl aclitem[];
+    v_grants text[] := pymig._read_grants(p_source, p_entity);
+    v_grant text;
     r_part record;
 BEGIN
     -- New parts come first, complete and with a row for every time: until that is done no reader is in the way, and none waits.
@@ -89,7 +90,6 @@ BEGIN
             p_source.time_column);
     END LOOP;
     IF v_is_split THEN
-        SELECT c.relacl INTO v_acl FROM pg_class AS c WHERE c.oid = v_table;
         IF (SELECT c.relkind = 'r' FROM pg_class AS c WHERE c.oid = v_table) THEN
             EXECUTE format('ALTER TABLE %s RENAME TO %I', v_table, v_name || '_1');
         END IF;
@@ -113,7 +113,9 @@ BEGIN
     PERFORM pymig._note_columns(p_source, p_entity);
     IF v_is_split THEN
         PERFORM pymig._create_parts_view(p_source, p_entity);
-        PERFORM pymig._grant_again(p_source, v_name, v_acl);
+        FOREACH v_grant IN ARRAY v_grants LOOP
+            EXECUTE v_grant;
+        END LOOP;
     END IF;
 END
 $$;
@@ -2224,32 +2226,6 @@ $$;
 COMMENT ON FUNCTION pymig._grain_sql(pymig.source, text) IS
     'SQL expression: the wide time a narrow time falls on (itself, without a time grain).';
 
--- sql/core/functions/_grant_again.sql
-CREATE OR REPLACE FUNCTION pymig._grant_again(p_source pymig.source, p_view text, p_acl aclitem[])
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_grantee text;
-BEGIN
-    IF to_regclass(format('%I.%I', p_source.wide_schema, p_view)) IS NULL THEN
-        RETURN;
-    END IF;
-    -- A grantee that was dropped meanwhile has no name any more.
-    FOR v_grantee IN
-        SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
-        FROM aclexplode(p_acl) AS a
-        LEFT JOIN pg_roles AS r ON r.oid = a.grantee
-        WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR r.rolname IS NOT NULL)
-    LOOP
-        EXECUTE format('GRANT SELECT ON %I.%I TO %s', p_source.wide_schema, p_view, v_grantee);
-    END LOOP;
-END
-$$;
-COMMENT ON FUNCTION pymig._grant_again(pymig.source, text, aclitem[]) IS
-    'Whoever could read the relation that had this name before may read the view that has it now.';
-
 -- sql/core/functions/_grant_read.sql
 CREATE OR REPLACE FUNCTION pymig._grant_read(p_source pymig.source, p_relation text)
 RETURNS void
@@ -3794,6 +3770,34 @@ $$;
 COMMENT ON FUNCTION pymig._queue_repairs(pymig.source) IS
     'Goes on queueing every bucket, with rows on the narrow or the wide side, of the entities that are to be repaired.';
 
+-- sql/core/functions/_read_grants.sql
+CREATE OR REPLACE FUNCTION pymig._read_grants(p_source pymig.source, p_entity text)
+RETURNS text[]
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A column that somebody added himself is in no view of ours; a grantee that was dropped meanwhile has no name any more.
+    SELECT ARRAY(
+        SELECT format('GRANT SELECT %s ON %I.%I TO %s', '(' || quote_ident(p.attname) || ')', p_source.wide_schema, e.wide_table,
+            CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END)
+        FROM pymig.entity AS e
+        CROSS JOIN LATERAL (
+            SELECT c.relacl AS acl, NULL::name AS attname FROM pg_class AS c
+            WHERE c.oid = to_regclass(format('%I.%I', p_source.wide_schema, e.wide_table))
+            UNION ALL
+            SELECT t.attacl, t.attname FROM pg_attribute AS t
+            WHERE t.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, e.wide_table)) AND t.attnum > 0 AND NOT t.attisdropped
+              AND (t.attname = p_source.time_column OR EXISTS (
+                  SELECT FROM pymig.channel AS c WHERE c.source = e.source AND c.entity = e.entity AND c.wide_column = t.attname))
+        ) AS p
+        CROSS JOIN LATERAL aclexplode(p.acl) AS a
+        LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE e.source = p_source.source AND e.entity = p_entity AND a.privilege_type = 'SELECT' AND (a.grantee = 0 OR r.rolname IS NOT NULL))
+$$;
+COMMENT ON FUNCTION pymig._read_grants(pymig.source, text) IS
+    'The GRANTs by which others read the relation with the entity''s name, or columns of it: to be repeated on the view that takes its place.';
+
 -- sql/core/functions/_recompute.sql
 CREATE OR REPLACE FUNCTION pymig._recompute(
     p_source pymig.source, p_entity text, p_strategy text, p_first_bucket bigint, p_last_bucket bigint, p_times text,
@@ -4339,12 +4343,13 @@ AS $$
 DECLARE
     v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
     v_view regclass;
-    v_acl aclitem[];
+    v_grants text[] := pymig._read_grants(p_source, p_entity);
+    v_grant text;
     v_channels text[] := '{}';
     v_said text;
     r_column record;
 BEGIN
-    SELECT c.oid, c.relacl INTO v_view, v_acl FROM pg_class AS c
+    SELECT c.oid INTO v_view FROM pg_class AS c
     WHERE c.oid = to_regclass(format('%I.%I', p_source.wide_schema, v_name)) AND c.relkind = 'v';
     FOR r_column IN
         SELECT m.channel, d.dependents
@@ -4392,7 +4397,9 @@ BEGIN
     PERFORM pymig._note_columns(p_source, p_entity);
     IF v_view IS NOT NULL THEN
         PERFORM pymig._create_parts_view(p_source, p_entity);
-        PERFORM pymig._grant_again(p_source, v_name, v_acl);
+        FOREACH v_grant IN ARRAY v_grants LOOP
+            EXECUTE v_grant;
+        END LOOP;
     END IF;
     PERFORM pymig._note('INFO', p_source.source, p_entity, 'columns promoted', v_said);
     RETURN cardinality(v_channels);

@@ -54,7 +54,7 @@ def said(s: Stage) -> list[str]:
 def test_a_renamed_column_is_followed(stage: Stage, parts: int) -> None:
     """By its number; the map and the view have the new name."""
     if parts == 2:
-        stage.patch("_deal_columns", ("v_columns + 2 > 1600", "v_part = 1"))
+        stage.patch("_deal_types", ("v_columns + 2 > 1600", "p_is_appended AND v_part = 1"))
         stage.insert("x", "e", A, 1)
         stage.drain()
     part = f"{WIDE}x" + ("_1" if parts == 2 else "")
@@ -213,7 +213,7 @@ def test_a_wide_table_is_gone_and_the_narrow_one_truncated(stage: Stage) -> None
 
 def test_the_view_is_gone(stage: Stage) -> None:
     """Verify makes it again."""
-    stage.patch("_deal_columns", ("v_columns + 2 > 1600", "v_part = 1"))
+    stage.patch("_deal_types", ("v_columns + 2 > 1600", "p_is_appended AND v_part = 1"))
     change(stage)
     stage.drain()
     stage.main.run(f"DROP VIEW {WIDE}x")

@@ -223,7 +223,7 @@ def test_times_push_down_to_every_part(stage: Stage) -> None:
         A,
     )
     migrate(stage)
-    stage.patch("_deal_columns", ("v_columns + 2 > 1600", "v_part = 1"))
+    stage.patch("_deal_types", ("v_columns + 2 > 1600", "p_is_appended AND v_part = 1"))
     split(stage)
     stage.main.run(f"ANALYZE {WIDE}x_1, {WIDE}x_2")
     for condition in (

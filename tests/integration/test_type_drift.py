@@ -162,8 +162,8 @@ def test_quarantine_is_the_default(stage: Stage) -> None:
         stage.main.run("CALL pymig.set_type_drift('x', 'ignore')")
 
 
-def test_the_policy_may_change_half_way(stage: Stage) -> None:
-    """The new column goes, the old one was whole all the time."""
+def drifted(stage: Stage) -> None:
+    """A migrated ship with an integer channel, and a fraction of it in quarantine."""
     for at in HOURS:
         put(stage, "c", at, "long_v", 1)
     migrate(stage)
@@ -173,6 +173,11 @@ def test_the_policy_may_change_half_way(stage: Stage) -> None:
         "SELECT pymig._recompute_todo(s, 'x', ARRAY[%s::int8]) FROM pymig.source AS s",
         stage.bucket("2024-03-02 09:00:00"),
     )
+
+
+def test_the_policy_may_change_half_way(stage: Stage) -> None:
+    """The new column goes, the old one was whole all the time."""
+    drifted(stage)
     assert [stage.main.value(STEP, "x") for _ in range(3)] == [True, True, True]
     assert len(stage.main.run("SELECT * FROM pymig.promotion")) == 1
     stage.main.run("CALL pymig.set_type_drift('x', 'quarantine')")
@@ -304,15 +309,7 @@ def test_what_retention_keeps_is_promoted_too(db: Database, broken: bool) -> Non
 
 def test_roll_back_in_the_middle(stage: Stage) -> None:
     """Nothing is left of a promotion that had begun."""
-    for at in HOURS:
-        put(stage, "c", at, "long_v", 1)
-    migrate(stage)
-    put(stage, "c", "2024-03-02 09:00:00", "double_v", 0.5)
-    stage.main.run("SELECT pymig._collect_pending(s) FROM pymig.source AS s")
-    stage.main.run(
-        "SELECT pymig._recompute_todo(s, 'x', ARRAY[%s::int8]) FROM pymig.source AS s",
-        stage.bucket("2024-03-02 09:00:00"),
-    )
+    drifted(stage)
     assert [stage.main.value(STEP, "x") for _ in range(2)] == [True, True]
     stage.main.run("CALL pymig.roll_back('x')")
     assert stage.main.run("SELECT * FROM pymig.promotion") == []

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
+
+import psycopg
 
 from tests.conftest import Database
 from tests.oracle import Narrow, default_narrow, difference
@@ -331,6 +333,19 @@ def patch_routine(conn: Any, routine: str, *changes: tuple[str, str]) -> None:
         assert old in definition, f"{routine} has no {old!r}:\n{definition}"
         definition = definition.replace(old, new)
     conn.execute(definition)
+
+
+def damage_without(
+    stage: Stage, mutate: Callable[[Stage], None], scenario: Callable[[Stage], list[str]]
+) -> list[str]:
+    """Take a protection away and act its scenario out: the damage; an error counts as some."""
+    mutate(stage)
+    try:
+        damage = scenario(stage)
+    except psycopg.Error as error:
+        damage = [str(error)]
+    print(damage)
+    return damage
 
 
 def times(count: int, hour: int = 10) -> Sequence[str]:

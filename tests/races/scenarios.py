@@ -938,8 +938,8 @@ def new_part_under_reader(s: Stage) -> list[str]:
     s.insert("x", "a", A, 1)
     s.migrate("x")
     s.patch(
-        "_deal_columns",
-        ("v_columns + 2 > 1600", "v_part = 1"),
+        "_deal_types",
+        ("v_columns + 2 > 1600", "p_is_appended AND v_part = 1"),
     )
     reader: Session = s.session("reader")
     reader.begin()

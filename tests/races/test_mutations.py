@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import psycopg
 import pytest
 
 from tests.conftest import Database
 from tests.races import scenarios
-from tests.races.interleave import SOURCE, Stage
+from tests.races.interleave import SOURCE, Stage, damage_without
 
 RC = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
 PLAN = "PERFORM pymig._plan_entity(v_source, v_entity, p_column_types, p_strategy, p_allow_scan);"
@@ -472,11 +471,4 @@ MUTATIONS = [
 def test_mutation_is_seen(db: Database, mutation: Mutation) -> None:
     """The race test of this protection goes red without it."""
     stage = Stage(db, unique=mutation.unique)
-    mutation.mutate(stage)
-    damage: list[str] = []
-    try:
-        damage = mutation.scenario(stage)
-    except psycopg.Error as error:
-        damage = [str(error)]
-    print(damage)
-    assert damage
+    assert damage_without(stage, mutation.mutate, mutation.scenario)

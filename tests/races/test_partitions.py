@@ -16,7 +16,16 @@ import psycopg
 import pytest
 
 from tests.conftest import Database
-from tests.races.interleave import DEADLINE, INSERT, SOURCE, TABLE, WIDE, Session, Stage
+from tests.races.interleave import (
+    DEADLINE,
+    INSERT,
+    SOURCE,
+    TABLE,
+    WIDE,
+    Session,
+    Stage,
+    damage_without,
+)
 from tests.races.scenarios import BACKFILL, CHUNK, COLLECT, SYNC
 
 FOLLOW = f"CALL pymig._follow_partitions('{SOURCE}')"
@@ -734,11 +743,4 @@ def test_mutation_is_seen(
     db: Database, mutate: Callable[[Stage], None], scenario: Callable[[Stage], list[str]]
 ) -> None:
     """The scenario of this protection goes red without it."""
-    stage = Stage(db, partitioned=True)
-    mutate(stage)
-    try:
-        damage = scenario(stage)
-    except psycopg.Error as error:
-        damage = [str(error)]
-    print(damage)
-    assert damage
+    assert damage_without(Stage(db, partitioned=True), mutate, scenario)

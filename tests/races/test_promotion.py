@@ -153,7 +153,7 @@ def a_reader_with_an_old_snapshot(s: Stage) -> list[str]:
 def a_recompute_in_flight_when_a_part_is_added(s: Stage) -> list[str]:
     """A recompute writes a new time into the only part while a second part is made."""
     drift(s)
-    s.patch("_deal_columns", ("v_columns + 2 > 1600", "v_part = 1"))
+    s.patch("_deal_types", ("v_columns + 2 > 1600", "p_is_appended AND v_part = 1"))
     s.patch("_promote_step", ("'300ms'", "'15s'"), ("'1s'", "'15s'"))
     s.point(f"{WIDE}x", "BEFORE INSERT", "writing")
     worker, promoter = s.session("worker"), s.session("promoter")

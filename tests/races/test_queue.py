@@ -17,7 +17,7 @@ import pytest
 from pymig.server import Cluster
 from tests.conftest import Database
 from tests.oracle import difference
-from tests.races.interleave import SOURCE, TABLE, WIDE, Stage, times
+from tests.races.interleave import SOURCE, TABLE, WIDE, Stage, damage_without, times
 from tests.races.scenarios import COLLECT, FAR, SYNC
 
 A, B, C, D = times(4)
@@ -533,12 +533,4 @@ def test_mutation_is_seen(
     db: Database, mutate: Callable[[Stage], None], scenario: Callable[[Stage], list[str]]
 ) -> None:
     """The scenario goes red without the protection."""
-    stage = Stage(db)
-    mutate(stage)
-    damage: list[str] = []
-    try:
-        damage = scenario(stage)
-    except psycopg.Error as error:
-        damage = [str(error)]
-    print(damage)
-    assert damage
+    assert damage_without(Stage(db), mutate, scenario)

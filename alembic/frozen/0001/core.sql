@@ -647,7 +647,7 @@ AS $$
 DECLARE
     c_attempts constant int := 5;
     -- Another session was in the way, not the data: no smaller chunk would help, and it ends some day.
-    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03', 'PM023');
+    v_is_lock boolean := pymig._is_in_the_way(p_sqlstate);
     v_middle bigint := p_chunk.first_bucket + (p_chunk.last_bucket - p_chunk.first_bucket) / 2;
     v_chunk pymig.chunk;
     v_source pymig.source := pymig._source(p_chunk.source);
@@ -1299,26 +1299,15 @@ COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text) IS
 -- sql/core/functions/_deal_columns.sql
 CREATE OR REPLACE FUNCTION pymig._deal_columns(p_source pymig.source, p_entity text, p_types text[])
 RETURNS int[]
-LANGUAGE plpgsql
+LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_part int;
-    v_columns bigint;
-    v_bytes bigint;
-    v_narrowest int;
-    v_is_new boolean := false;
-    v_type text;
-    v_width int;
-    v_parts int[] := '{}';
-BEGIN
     -- The dropped columns of a part keep their slots for ever, so columns are counted in pg_attribute, too.
-    SELECT p.part, greatest(count(c.channel), coalesce((
+    SELECT pymig._deal_types(p_types, p.part, greatest(count(c.channel), coalesce((
             SELECT max(a.attnum) - 1 FROM pg_attribute AS a
             WHERE a.attrelid = to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table))), 0)),
         coalesce(sum(pymig._column_width(c.column_type, c.is_appended)), 0),
-        coalesce(min(pymig._column_width(c.column_type, false)), 24)
-    INTO v_part, v_columns, v_bytes, v_narrowest
+        coalesce(min(pymig._column_width(c.column_type, false)), 24), true)
     FROM pymig.part AS p
     LEFT JOIN LATERAL (
         SELECT c.channel, c.column_type, c.added_at > p.created_at AS is_appended FROM pymig.channel AS c
@@ -1330,12 +1319,34 @@ BEGIN
     WHERE p.source = p_source.source AND p.entity = p_entity
     GROUP BY p.part, p.wide_table
     ORDER BY p.part DESC
-    LIMIT 1;
+    LIMIT 1
+$$;
+COMMENT ON FUNCTION pymig._deal_columns(pymig.source, text, text[]) IS
+    'The part each of some new columns goes to, by their types: the last one while it can hold one more column in the worst case, then new ones. Reads, changes nothing.';
+
+-- sql/core/functions/_deal_types.sql
+CREATE OR REPLACE FUNCTION pymig._deal_types(
+    p_types text[], p_part int, p_columns bigint, p_bytes bigint, p_narrowest int, p_is_appended boolean)
+RETURNS int[]
+LANGUAGE plpgsql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_part int := p_part;
+    v_columns bigint := p_columns;
+    v_bytes bigint := p_bytes;
+    v_narrowest int := p_narrowest;
+    v_is_appended boolean := p_is_appended;
+    v_type text;
+    v_width int;
+    v_parts int[] := '{}';
+BEGIN
     FOREACH v_type IN ARRAY p_types LOOP
-        v_width := pymig._column_width(v_type, NOT v_is_new);
+        v_width := pymig._column_width(v_type, v_is_appended);
         IF v_columns + 2 > 1600 OR pymig._tuple_width(v_columns + 1, v_bytes + v_width, least(v_narrowest, v_width)) > 8160 THEN
             v_part := v_part + 1;
-            v_is_new := true;
+            v_is_appended := false;
             v_columns := 0;
             v_bytes := 0;
             v_narrowest := 24;
@@ -1349,8 +1360,8 @@ BEGIN
     RETURN v_parts;
 END
 $$;
-COMMENT ON FUNCTION pymig._deal_columns(pymig.source, text, text[]) IS
-    'The part each of some new columns goes to, by their types: the last one while it can hold one more column in the worst case, then new ones. Reads, changes nothing.';
+COMMENT ON FUNCTION pymig._deal_types(text[], int, bigint, bigint, int, boolean) IS
+    'The part each of some columns goes to, by their types: this part while it can hold one more column in the worst case, then the next ones. p_columns, p_bytes, p_narrowest: what this part has already. p_is_appended: its columns are added to a table that is there.';
 
 -- sql/core/functions/_differences_sql.sql
 CREATE OR REPLACE FUNCTION pymig._differences_sql(
@@ -1784,7 +1795,7 @@ BEGIN
         RETURN;
     END IF;
     -- A table that somebody dropped must not stop the queue of all others.
-    v_faults := (SELECT string_agg(f.f, '; ') FROM pymig._part_faults(p_source, p_entity) AS f (f));
+    v_faults := pymig._part_faults(p_source, p_entity);
     IF v_faults IS NOT NULL THEN
         PERFORM pymig._fail_entity(p_source, p_entity, v_faults);
         RETURN;
@@ -2081,8 +2092,7 @@ BEGIN
             SELECT count(*) FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity)));
         RETURN NULL;
     END IF;
-    UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
-    WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'verified';
+    PERFORM pymig._unverify(p_source.source, p_entity);
     PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'verification mismatch',
         format('%s differences in %s buckets, %s buckets with keys that can''t be recomputed%s.', coalesce(v_differences, 0), v_unequal, v_stuck,
             CASE WHEN v_is_lost THEN '; keys were lost, and their repair is not done' END));
@@ -2471,6 +2481,18 @@ END
 $$;
 COMMENT ON FUNCTION pymig._is_hypertable(regclass) IS 'Is it a hypertable in the catalog of TimescaleDB?';
 
+-- sql/core/functions/_is_in_the_way.sql
+CREATE OR REPLACE FUNCTION pymig._is_in_the_way(p_sqlstate text)
+RETURNS boolean
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p_sqlstate IN ('40001', '40P01', '55P03', 'PM023')
+$$;
+COMMENT ON FUNCTION pymig._is_in_the_way(text) IS
+    'Was another session in the way (serialization, deadlock, a lock, partitions that changed), and not the data? Then the same again goes through some day, and it is no failed attempt.';
+
 -- sql/core/functions/_is_migrating.sql
 CREATE OR REPLACE FUNCTION pymig._is_migrating(p_source text)
 RETURNS boolean
@@ -2583,7 +2605,7 @@ CREATE OR REPLACE FUNCTION pymig._layout(
     p_source pymig.source, p_entity text, p_column_types text, p_allow_scan boolean DEFAULT false,
     OUT channel text, OUT ord int, OUT part int, OUT wide_column text, OUT column_type text)
 RETURNS SETOF record
-LANGUAGE plpgsql
+LANGUAGE sql
 STABLE
     SET search_path = pg_catalog, pg_temp
     SET row_security = off
@@ -2594,41 +2616,19 @@ STABLE
     SET TimeZone = 'UTC'
     SET bytea_output = 'hex'
 AS $$
-DECLARE
-    r_channel record;
-    v_columns int := 0;
-    v_bytes int := 0;
-    v_narrowest int := 24;
-    v_width int;
-BEGIN
-    ord := 0;
-    part := 1;
-    FOR r_channel IN
-        WITH found AS MATERIALIZED (SELECT d.* FROM pymig._discover_channels(p_source, p_entity, p_allow_scan) AS d)
-        SELECT f.channel, n.wide_column, pymig._native_type(f.kinds, p_column_types) AS column_type
+    WITH found AS MATERIALIZED (SELECT d.* FROM pymig._discover_channels(p_source, p_entity, p_allow_scan) AS d),
+    named AS MATERIALIZED (
+        -- Ids with the same prefix stay together in one part.
+        SELECT f.channel, row_number() OVER (ORDER BY f.channel COLLATE "C") AS ord, n.wide_column,
+            pymig._native_type(f.kinds, p_column_types) AS column_type
         FROM found AS f
         JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), '{}') AS n USING (channel)
-        -- Ids with the same prefix stay together in one part.
-        ORDER BY f.channel COLLATE "C"
-    LOOP
-        v_width := pymig._column_width(r_channel.column_type, false);
-        IF v_columns + 2 > 1600
-            OR pymig._tuple_width(v_columns + 1, v_bytes + v_width, least(v_narrowest, v_width)) > 8160 THEN
-            part := part + 1;
-            v_columns := 0;
-            v_bytes := 0;
-            v_narrowest := 24;
-        END IF;
-        v_columns := v_columns + 1;
-        v_bytes := v_bytes + v_width;
-        v_narrowest := least(v_narrowest, v_width);
-        ord := ord + 1;
-        channel := r_channel.channel;
-        wide_column := r_channel.wide_column;
-        column_type := r_channel.column_type;
-        RETURN NEXT;
-    END LOOP;
-END
+    )
+    SELECT n.channel, n.ord::int, d.part, n.wide_column, n.column_type
+    FROM named AS n
+    JOIN unnest(pymig._deal_types(ARRAY(SELECT n.column_type FROM named AS n ORDER BY n.ord), 1, 0, 0, 24, false))
+        WITH ORDINALITY AS d (part, ord) USING (ord)
+    ORDER BY n.ord
 $$;
 COMMENT ON FUNCTION pymig._layout(pymig.source, text, text, boolean) IS
     'How the channels of an entity are dealt to columns and parts, by worst-case row width. Reads, changes nothing.';
@@ -2770,8 +2770,7 @@ BEGIN
     IF pymig._trigger_state(p_source.narrow) = 'armed' THEN
         RETURN;
     END IF;
-    UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
-    WHERE e.source = p_source.source AND e.state = 'verified';
+    PERFORM pymig._unverify(p_source.source);
     IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.wide_table IS NOT NULL) THEN
         PERFORM pymig._note('CRITICAL', p_source.source, NULL, 'triggers drifted',
             format('The triggers of %s were not as installed: changes may be missing. Verify with repair.', p_source.narrow));
@@ -2809,7 +2808,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_faults text := (SELECT string_agg(f.f, '; ') FROM pymig._part_faults(p_source, p_entity) AS f (f));
+    v_faults text := pymig._part_faults(p_source, p_entity);
     v_split boolean := (SELECT count(*) > 1 FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
     v_view text := (SELECT format('%I.%I', p_source.wide_schema, e.wide_table) FROM pymig.entity AS e
                     WHERE e.source = p_source.source AND e.entity = p_entity);
@@ -2856,8 +2855,7 @@ BEGIN
         PERFORM pymig._note('WARNING', p_source.source, p_entity, 'view made again', format('Somebody dropped the view %s over the parts.', v_view));
     END IF;
     IF v_changed IS NOT NULL THEN
-        UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
-        WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'verified';
+        PERFORM pymig._unverify(p_source.source, p_entity);
         v_changed := format('Somebody changed the type of columns: %s. Values may differ. Drop these columns: they are made again.', v_changed);
         IF NOT EXISTS (SELECT FROM pymig.event AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.what = 'column types changed' AND e.detail = v_changed) THEN
             PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'column types changed', v_changed);
@@ -3183,8 +3181,7 @@ BEGIN
         -- It moves before its writer commits: what to repair is not to be seen until all that run now have ended.
         -- (A number from the future is another cluster's: this one was restored from a dump.)
         UPDATE pymig.source AS s SET lost_seen = v_lost, lost_xid = pg_current_xact_id() WHERE s.source = p_source.source;
-        UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
-        WHERE e.source = p_source.source AND e.state = 'verified';
+        PERFORM pymig._unverify(p_source.source);
         IF v_source.lost_seen = v_source.lost_handled THEN
             PERFORM pymig._note('CRITICAL', p_source.source, NULL, 'keys lost',
                 'Changes were not recorded: the pending queue was at its limit or its disk was full. All entities are repaired, then have to be verified again.');
@@ -3208,12 +3205,12 @@ COMMENT ON FUNCTION pymig._notice_lost(pymig.source) IS
 
 -- sql/core/functions/_part_faults.sql
 CREATE OR REPLACE FUNCTION pymig._part_faults(p_source pymig.source, p_entity text)
-RETURNS SETOF text
+RETURNS text
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT f.fault
+    SELECT string_agg(f.fault, '; ' ORDER BY p.part)
     FROM pymig.part AS p
     CROSS JOIN LATERAL (SELECT format('%I.%I', p_source.wide_schema, p.wide_table) AS name) AS n
     LEFT JOIN pg_class AS c ON c.oid = to_regclass(n.name) AND c.relkind = 'r'
@@ -3223,11 +3220,10 @@ AS $$
                     WHEN a.attnum IS NULL OR format_type(a.atttypid, NULL) <> p_source.time_type
                         THEN format('the wide table %s has no column %I of type %s', n.name, p_source.time_column, p_source.time_type) END AS fault
     ) AS f
-    WHERE p.source = p_source.source AND p.entity = p_entity AND f.fault IS NOT NULL
-    ORDER BY p.part
+    WHERE p.source = p_source.source AND p.entity = p_entity
 $$;
 COMMENT ON FUNCTION pymig._part_faults(pymig.source, text) IS
-    'What somebody did to the wide tables that can''t be mended: a table dropped or renamed, or its time column.';
+    'What somebody did to the wide tables that can''t be mended: a table dropped or renamed, or its time column. NULL: nothing.';
 
 -- sql/core/functions/_partition_failed.sql
 CREATE OR REPLACE FUNCTION pymig._partition_failed(p_partition pymig.partition, p_sqlstate text, p_error text)
@@ -3470,7 +3466,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03');
+    v_is_lock boolean := pymig._is_in_the_way(p_sqlstate);
     v_error text := format('promotion: %s (%s)', p_error, p_sqlstate);
 BEGIN
     IF NOT v_is_lock AND (SELECT e.last_error IS DISTINCT FROM v_error FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity) THEN
@@ -4468,7 +4464,7 @@ DECLARE
     -- So many attempts take about 10 seconds.
     c_worrying constant int := 5;
     -- Another session was in the way, not the data: that is no failed attempt. Nor is a channel that came between adding columns and recomputing.
-    v_is_lock boolean := p_sqlstate IN ('40001', '40P01', '55P03', 'PM009', 'PM023');
+    v_is_lock boolean := pymig._is_in_the_way(p_sqlstate) OR p_sqlstate = 'PM009';
     v_attempts int;
 BEGIN
     EXECUTE format(
@@ -4563,6 +4559,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._unequal_sql(text, text, text) IS
     'CTE unequal_<type>: channels of that type whose arrays differ between the two sides.';
+
+-- sql/core/functions/_unverify.sql
+CREATE OR REPLACE FUNCTION pymig._unverify(p_source text, p_entity text DEFAULT NULL)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
+    WHERE e.source = p_source AND e.entity = coalesce(p_entity, e.entity) AND e.state = 'verified'
+$$;
+COMMENT ON FUNCTION pymig._unverify(text, text) IS 'Takes the state verified from an entity, or from all of a source.';
 
 -- sql/core/functions/_verify_no_time_sql.sql
 CREATE OR REPLACE FUNCTION pymig._verify_no_time_sql(p_source pymig.source, p_entity text)
@@ -6071,12 +6078,12 @@ BEGIN
     EXCEPTION
         WHEN OTHERS THEN
             v_failure := SQLSTATE;
-            -- What another session holds, it holds for a half as well.
             IF v_half = 0 AND v_failure = 'PM009' OR v_failure IN ('42703', '42P01', '42804') THEN
                 -- Half the buckets would miss the same table or column.
                 v_half := 0;
                 PERFORM pymig._todo_needs_channels(p_source, p_entity, p_buckets);
-            ELSIF v_half = 0 OR v_failure IN ('40001', '40P01', '55P03', 'PM023') THEN
+            ELSIF v_half = 0 OR pymig._is_in_the_way(v_failure) THEN
+                -- What another session holds, it holds for a half as well.
                 PERFORM pymig._todo_failed(p_source, p_entity, p_buckets, v_failure, SQLERRM);
                 v_half := 0;
             END IF;
@@ -6831,7 +6838,7 @@ BEGIN
             USING ERRCODE = 'PM004', HINT = format('CALL pymig.backfill(%L) first.', v_entity.entity);
     END IF;
     PERFORM pymig._mend_columns(v_source, v_entity.entity);
-    v_sentence := (SELECT string_agg(f.f, '; ') FROM pymig._part_faults(v_source, v_entity.entity) AS f (f));
+    v_sentence := pymig._part_faults(v_source, v_entity.entity);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -51,6 +52,12 @@ def _open(conninfo: str, role: str) -> Connection:
     )
 
 
+def say_warning(notice: psycopg.errors.Diagnostic) -> None:
+    """Print a warning of the database to stderr: it is for the person who typed the command."""
+    if notice.severity_nonlocalized == "WARNING":
+        print(f"{notice.message_primary} {notice.message_hint or ''}".strip(), file=sys.stderr)
+
+
 def worker_name() -> str:
     """The name a worker leaves its heartbeat under: host and process."""
     return f"{socket.gethostname()}:{os.getpid()}"
@@ -89,7 +96,7 @@ class Session:
 
     Every routine of pymig can be called again after a lost connection: what had committed is done,
     what had not is done again. A session that is not patient gives up where even its first
-    connection fails: whoever typed the command wants to know.
+    connection fails, and prints warnings: whoever typed the command wants to know.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class Session:
         self.role: Final = role
         self.stop: Final = stop or threading.Event()
         self._patient = patient
+        self._prints: Final = not patient
         self._conn: Connection | None = None
 
     def __enter__(self) -> Session:
@@ -148,6 +156,8 @@ class Session:
         if self._conn is None or self._conn.closed or self._conn.broken:
             self._conn = None
             self._conn = _open(self.conninfo, self.role)
+            if self._prints:
+                self._conn.add_notice_handler(say_warning)
             self._patient = True
         return work(self._conn)
 

@@ -6,7 +6,6 @@ brings back exactly what that revision installed.
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from alembic.operations import Operations
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
+from pymig.db import say_warning
 from pymig.paths import alembic_folder
 from pymig.settings import Settings
 
@@ -28,16 +28,10 @@ def connector(conninfo: str | None) -> Callable[[], psycopg.Connection[Any]]:
         connection = psycopg.connect(
             target, application_name="pymig install", prepare_threshold=None
         )
-        connection.add_notice_handler(_say)
+        connection.add_notice_handler(say_warning)
         return connection
 
     return connect
-
-
-def _say(notice: psycopg.errors.Diagnostic) -> None:
-    """Warnings of the database are for the person who installs."""
-    if notice.severity_nonlocalized == "WARNING":
-        print(f"{notice.message_primary} {notice.message_hint or ''}".strip(), file=sys.stderr)
 
 
 def apply_ddl(op: Operations, name: str) -> None:

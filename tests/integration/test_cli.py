@@ -191,6 +191,14 @@ def test_sources(pymig: Pymig) -> None:
     assert "wide table" in succeed(pymig("plan", "--ship", "1", "--source", "plant"))
 
 
+def test_source_add_warns_of_publications(pymig: Pymig, conn: Connection) -> None:
+    conn.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    done = pymig(*ADD_PLANT)
+    assert done.code == 0
+    assert "everything publish every new table" in done.err
+    assert "Create the tables on the subscribers as well" in done.err
+
+
 def test_environment_reaches_every_command(pymig: Pymig, conn: Connection) -> None:
     succeed(pymig(*ADD_PLANT))
 

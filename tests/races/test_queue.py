@@ -24,6 +24,7 @@ A, B, C, D = times(4)
 ROTATE = "SELECT pymig._rotate_pending(s) FROM pymig.source AS s"
 TURN = f"SELECT coalesce(pg_sequence_last_value('pymig.{SOURCE}_turn') % 2, 0)"
 LOST = f"SELECT coalesce(pg_sequence_last_value('pymig.{SOURCE}_lost'), 0)"
+FOUND_FULL = f"SELECT coalesce(pg_sequence_last_value('pymig.{SOURCE}_turn'), 0) >= 1099511627776"
 RUNS_OF_16 = ("pymig._chunk_buckets(%2$L, e.entity) / 4", "16")
 PAUSED_WRITER = ("        BEGIN\n", "        BEGIN\n            PERFORM race.pause('turn');\n")
 
@@ -193,6 +194,15 @@ def run_meets_recomputer(s: Stage) -> list[str]:
 # --- the limit, and keys that are lost ----------------------------------------------------------
 
 
+def fill(s: Stage) -> None:
+    """Both pending tables are at their limit, and the triggers know it."""
+    s.main.run("CALL pymig.set_queue(p_rotate_above => 1, p_limit => 2)")
+    s.drain()
+    for table in (1, 2):
+        s.main.run(f"INSERT INTO pymig.{SOURCE}_pending_{table} (kind) VALUES ('key')")
+    s.main.run(f"SELECT setval('pymig.{SOURCE}_turn', 1099511627776)")
+
+
 def overflow(s: Stage) -> list[str]:
     """No worker: the queue stops at its limit and ingest goes on; afterwards all is equal again."""
     for at in (A, B, FAR):
@@ -231,6 +241,24 @@ def overflow(s: Stage) -> list[str]:
     return wrong + damage
 
 
+def overflow_row_by_row(s: Stage) -> list[str]:
+    """No worker, and each statement has one row, which seldom asks for the size: the limit holds all the same, and goes again."""
+    s.insert("x", "a", A, 1)
+    s.migrate("x")
+    s.main.run("CALL pymig.set_queue(p_rotate_above => 8192, p_limit => 16384)")
+    s.main.run(
+        "DO $$ BEGIN FOR g IN 1 .. 6000 LOOP"  # 3 pages of keys are 400
+        f" INSERT INTO {TABLE} (ship_id, data_channel_id, created_time, long_v, value_format)"
+        " VALUES ('x', 'b', timestamp '2024-03-04' + g * interval '1 minute', g, 'Integer'); END LOOP; END $$"
+    )
+    wrong = [f"{n} bytes" for n in (size(s, 1), size(s, 2)) if n > 16 * 16384]
+    settle(s)
+    damage = s.damage("x")
+    if s.main.value(FOUND_FULL):
+        wrong.append("the triggers still ask for the size")
+    return wrong + damage
+
+
 def settle(s: Stage, passes: int = 6) -> None:
     """Passes of the worker, until what was lost is queued and done."""
     for _ in range(passes):
@@ -243,10 +271,7 @@ def lost_before_commit(s: Stage) -> list[str]:
         s.insert("x", "a", at, 1)
     s.migrate("x")
     s.main.run("CALL pymig.verify('x')")
-    s.main.run("CALL pymig.set_queue(p_rotate_above => 1, p_limit => 2)")
-    s.drain()
-    s.main.run(f"INSERT INTO pymig.{SOURCE}_pending_1 (kind) VALUES ('key')")
-    s.main.run(f"INSERT INTO pymig.{SOURCE}_pending_2 (kind) VALUES ('key')")
+    fill(s)
     writer = s.session("writer")
     writer.begin()
     s.update("x", "a", A, 9, writer)
@@ -271,10 +296,7 @@ def repaired_while_planned(s: Stage) -> list[str]:
     s.insert("x", "a", A, 1)
     s.migrate("x")
     s.insert("y", "a", A, 1)
-    s.drain()
-    s.main.run("CALL pymig.set_queue(p_rotate_above => 1, p_limit => 2)")
-    for table in (1, 2):
-        s.main.run(f"INSERT INTO pymig.{SOURCE}_pending_{table} (kind) VALUES ('key')")
+    fill(s)
     s.main.run("SELECT pymig._plan_entity(s, 'y', NULL, 'json', false) FROM pymig.source AS s")
     s.point("pymig.entity", "BEFORE UPDATE OF first_bucket", "bounded")
     writer, starter, worker = (s.session(name) for name in ("writer", "starter", "worker"))
@@ -368,6 +390,7 @@ SCENARIOS = [
     poison_in_a_run,
     run_meets_recomputer,
     overflow,
+    overflow_row_by_row,
     lost_before_commit,
     repaired_while_planned,
 ]
@@ -504,6 +527,16 @@ def no_limit(s: Stage) -> None:
     s.patch("_create_trigger_functions", (">= %s'", ">= 1000 * %s'"))
 
 
+def size_forgotten(s: Stage) -> None:
+    """Who finds the queue full tells nobody."""
+    s.patch("_create_trigger_functions", ("IF v_turn < 1099511627776 THEN", "IF false THEN"))
+
+
+def found_full_for_ever(s: Stage) -> None:
+    """Nobody takes it back when there is room again."""
+    s.patch("_rotate_pending", ("v_turn >= 1099511627776 AND", "false AND"))
+
+
 def start_overlooked(s: Stage) -> None:
     """Entities that are just being started are not waited for."""
     s.patch("_notice_lost", (" FOR UPDATE SKIP LOCKED", ""))
@@ -524,6 +557,8 @@ MUTATIONS = [
     (lost_by_snapshot_xmax, lost_before_commit),
     (verified_in_between, lost_before_commit),
     (no_limit, overflow),
+    (size_forgotten, overflow_row_by_row),
+    (found_full_for_ever, overflow_row_by_row),
     (start_overlooked, repaired_while_planned),
 ]
 

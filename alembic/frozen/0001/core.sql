@@ -4156,7 +4156,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_turn regclass := format('pymig.%I', p_source.source || '_turn');
+    v_sequence regclass := format('pymig.%I', p_source.source || '_turn');
+    v_turn bigint;
     v_filled text;
     v_drained text;
     v_has_keys boolean;
@@ -4167,8 +4168,9 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(pymig._lock_key('collect', p_source.source)) THEN
         RETURN;
     END IF;
-    v_filled := format('%s_pending_%s', p_source.source, coalesce(pg_sequence_last_value(v_turn) % 2, 0) + 1);
-    v_drained := format('%s_pending_%s', p_source.source, 2 - coalesce(pg_sequence_last_value(v_turn) % 2, 0));
+    v_turn := coalesce(pg_sequence_last_value(v_sequence), 0);
+    v_filled := format('%s_pending_%s', p_source.source, v_turn % 2 + 1);
+    v_drained := format('%s_pending_%s', p_source.source, 2 - v_turn % 2);
     -- A commit that waits for a hung standby would hold the lock, and a late writer with it.
     PERFORM set_config('synchronous_commit', 'off', true);
     IF pymig._is_worn(p_source, v_drained, v_has_lost) THEN
@@ -4180,7 +4182,11 @@ BEGIN
             PERFORM pymig._empty_pending(p_source, v_drained);
         END IF;
     ELSIF pymig._is_worn(p_source, v_filled, v_has_lost) THEN
-        PERFORM nextval(v_turn);
+        v_turn := nextval(v_sequence);
+    END IF;
+    IF v_turn >= 1099511627776 AND pg_relation_size(format('pymig.%I', format('%s_pending_%s', p_source.source, v_turn % 2 + 1))::regclass) < p_source.queue_limit THEN
+        -- 2: a sequence can't be 0. A trigger that sets it anew meanwhile may undo the turn; the next pass gives it again.
+        PERFORM setval(v_sequence, v_turn - 1099511627776 + 2);
     END IF;
 EXCEPTION
     WHEN lock_not_available THEN
@@ -4191,7 +4197,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION pymig._rotate_pending(pymig.source) IS
-    'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. In a transaction of its own at READ COMMITTED. Never waits for a lock.';
+    'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. Lets the triggers off asking for the size once there is room again. In a transaction of its own at READ COMMITTED. Never waits for a lock.';
 
 -- sql/core/functions/_serve_partition.sql
 CREATE OR REPLACE FUNCTION pymig._serve_partition(p_source pymig.source, p_lock_timeout interval)
@@ -5415,8 +5421,10 @@ DECLARE
     v_lost text := format('pymig.%I', p_source.source || '_lost');
     -- Limits are part of the function: nothing is looked up that an old snapshot could hide or a lock could hold.
     v_is_full text := CASE WHEN p_source.queue_limit IS NULL THEN 'false' ELSE format(
-        'pg_relation_size(CASE WHEN v_is_second THEN %L::regclass ELSE %L::regclass END) >= %s',
+        'pg_relation_size(CASE WHEN v_turn %% 2 = 1 THEN %L::regclass ELSE %L::regclass END) >= %s',
         format('pymig.%I', p_source.source || '_pending_2'), format('pymig.%I', p_source.source || '_pending_1'), p_source.queue_limit) END;
+    -- To ask for a size is a sixth of what a single row's trigger costs: one in a hundred asks, and all once one has found it full.
+    v_is_unwatched text := CASE WHEN p_source.queue_limit IS NULL THEN 'true' ELSE 'v_turn < 1099511627776 AND random() > 0.01' END;
     -- Only a disk that can be full by itself is worth a subtransaction a statement (R19).
     v_handler text := CASE WHEN p_source.queue_tablespace IS NULL THEN '' ELSE format('
         EXCEPTION
@@ -5432,18 +5440,26 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
         DECLARE
-            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
-            v_is_single boolean := NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
         BEGIN
+            IF %10$s THEN
+                IF v_turn %% 2 = 1 THEN
+                    INSERT INTO pymig.%3$I (entity, time)
+                    SELECT n.%4$I, n.%5$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                ELSE
+                    INSERT INTO pymig.%2$I (entity, time)
+                    SELECT n.%4$I, n.%5$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                END IF;
+                IF FOUND THEN
+                    RETURN NULL;
+                END IF;
+            END IF;
             IF %8$s THEN
                 PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n);
-            ELSIF v_is_single AND v_is_second THEN
-                INSERT INTO pymig.%3$I (entity, time)
-                SELECT r.%4$I, r.%5$I FROM new_rows AS r;
-            ELSIF v_is_single THEN
-                INSERT INTO pymig.%2$I (entity, time)
-                SELECT r.%4$I, r.%5$I FROM new_rows AS r;
-            ELSIF v_is_second THEN
+                IF v_turn < 1099511627776 THEN
+                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                END IF;
+            ELSIF v_turn %% 2 = 1 THEN
                 INSERT INTO pymig.%3$I (entity, time)
                 SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n;
             ELSE
@@ -5454,7 +5470,7 @@ BEGIN
         END
         $b$ $f$,
         p_source.source || '_record_insert', p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_insert');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_insert',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
@@ -5464,18 +5480,26 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
         DECLARE
-            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
-            v_is_single boolean := NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
         BEGIN
+            IF %10$s THEN
+                IF v_turn %% 2 = 1 THEN
+                    INSERT INTO pymig.%3$I (entity, time)
+                    SELECT o.%4$I, o.%5$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                ELSE
+                    INSERT INTO pymig.%2$I (entity, time)
+                    SELECT o.%4$I, o.%5$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                END IF;
+                IF FOUND THEN
+                    RETURN NULL;
+                END IF;
+            END IF;
             IF %8$s THEN
                 PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o);
-            ELSIF v_is_single AND v_is_second THEN
-                INSERT INTO pymig.%3$I (entity, time)
-                SELECT r.%4$I, r.%5$I FROM old_rows AS r;
-            ELSIF v_is_single THEN
-                INSERT INTO pymig.%2$I (entity, time)
-                SELECT r.%4$I, r.%5$I FROM old_rows AS r;
-            ELSIF v_is_second THEN
+                IF v_turn < 1099511627776 THEN
+                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                END IF;
+            ELSIF v_turn %% 2 = 1 THEN
                 INSERT INTO pymig.%3$I (entity, time)
                 SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o;
             ELSE
@@ -5486,7 +5510,7 @@ BEGIN
         END
         $b$ $f$,
         p_source.source || '_record_delete', p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_delete');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_delete',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
@@ -5496,11 +5520,26 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
         DECLARE
-            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
+            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
         BEGIN
+            IF %10$s THEN
+                IF v_turn %% 2 = 1 THEN
+                    INSERT INTO pymig.%3$I (entity, time)
+                    SELECT n.%4$I, n.%5$I FROM new_rows AS n JOIN old_rows AS o ON o.%4$I = n.%4$I AND o.%5$I = n.%5$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                ELSE
+                    INSERT INTO pymig.%2$I (entity, time)
+                    SELECT n.%4$I, n.%5$I FROM new_rows AS n JOIN old_rows AS o ON o.%4$I = n.%4$I AND o.%5$I = n.%5$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                END IF;
+                IF FOUND THEN
+                    RETURN NULL;
+                END IF;
+            END IF;
             IF %8$s THEN
                 PERFORM nextval(%7$L) WHERE EXISTS (SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o);
-            ELSIF v_is_second THEN
+                IF v_turn < 1099511627776 THEN
+                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                END IF;
+            ELSIF v_turn %% 2 = 1 THEN
                 INSERT INTO pymig.%3$I (entity, time)
                 SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o;
             ELSE
@@ -5511,7 +5550,7 @@ BEGIN
         END
         $b$ $f$,
         p_source.source || '_record_update', p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_update');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_update',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
@@ -5521,11 +5560,14 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
         DECLARE
-            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
+            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
         BEGIN
             IF %8$s THEN
                 PERFORM nextval(%7$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
-            ELSIF v_is_second THEN
+                IF v_turn < 1099511627776 THEN
+                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                END IF;
+            ELSIF v_turn %% 2 = 1 THEN
                 INSERT INTO pymig.%3$I (entity, time, kind)
                 VALUES (NULL, NULL, 'truncate:' || TG_RELID);
             ELSE
@@ -5536,7 +5578,7 @@ BEGIN
         END
         $b$ $f$,
         p_source.source || '_record_truncate', p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_truncate');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_truncate',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
@@ -5546,11 +5588,14 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
         AS $b$
         DECLARE
-            v_is_second boolean := coalesce(pg_sequence_last_value(%6$L) %% 2 = 1, false);
+            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
         BEGIN
             IF %8$s THEN
                 PERFORM nextval(%7$L) WHERE EXISTS (SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT');
-            ELSIF v_is_second THEN
+                IF v_turn < 1099511627776 THEN
+                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                END IF;
+            ELSIF v_turn %% 2 = 1 THEN
                 INSERT INTO pymig.%3$I (entity, time)
                 SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT';
             ELSE
@@ -5561,7 +5606,7 @@ BEGIN
         END
         $b$ $f$,
         p_source.source || '_record_row', p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler);
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched);
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_row');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_row',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');

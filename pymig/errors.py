@@ -90,6 +90,9 @@ REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM023": NotDoneError,  # the partitions changed while they were read
     "PM024": NotDoneError,  # a wide table has the only copy of rows
     "PM025": NotDoneError,  # a wide table is gone or lost its time column
+    "PM030": UsageError,  # a source that can't be written directly
+    "PM031": NotDoneError,  # rows that could not be written directly at once; never seen
+    "PM032": NotDoneError,  # a direct write beyond its budget; never seen
     "PM090": UsageError,  # the demo meets rows that are not its own
 }
 

@@ -27,6 +27,7 @@ from tests.stress_writers import (
     Partitioner,
     Reader,
     Resolver,
+    Sampler,
     World,
     Writer,
     create_table,
@@ -63,6 +64,8 @@ class Config:
     kill: bool | None = None
     rotate_above: int | None = None
     """Bytes above which the pending tables change turns; 0: as installed."""
+    direct: bool | None = None
+    """Ships are set to direct and back; only with a unique key, and not partitioned."""
     writers: int = 4
     truncate_every: float | None = None
     """Seconds between TRUNCATEs; None: one at most."""
@@ -81,8 +84,10 @@ class Config:
             "bucket": rng.choice(["1 hour", "10 minutes", "7 minutes"]),
             "kill": rng.random() < 0.6,
             "rotate_above": rng.choice([0, 1, 1, 65536]),
+            "direct": rng.random() < 0.5,
         }
-        return replace(self, **{k: v for k, v in drawn.items() if getattr(self, k) is None})
+        run = replace(self, **{k: v for k, v in drawn.items() if getattr(self, k) is None})
+        return replace(run, direct=run.direct and not run.duplicates and not run.partitioned)
 
     def __str__(self) -> str:
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "url"}
@@ -154,6 +159,22 @@ class Surface:
             [SOURCE],
         )
         return [repr(row) for row in rows]
+
+    def set_sync(self, ship: str, how: str) -> None:
+        """Let the triggers write a ship's wide rows, or leave it to the worker again."""
+        self.conn.execute(
+            "CALL pymig.set_sync(%s, %s, p_source => %s, p_budget => interval '10 s')",
+            [ship, how, SOURCE],
+        )
+
+    def direct_writes(self) -> int:
+        """How often a trigger has written rows of a wide table."""
+        row = self.conn.execute(
+            "SELECT coalesce(sum(f.calls), 0) FROM pg_stat_user_functions AS f"
+            " WHERE f.schemaname = 'pymig' AND f.funcname = '_merge_part'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def sync_pending(self) -> None:
         """One pass of the worker."""
@@ -278,6 +299,8 @@ class Director(Control):
             states = pymig.states()
             ship = self.rng.choice(SHIPS)
             state = states.get(ship)
+            if self.config.direct and state is not None and self.rng.random() < 0.2:
+                pymig.set_sync(ship, self.rng.choice(["direct", "pending"]))
             if state in ("backfilled", "verified") and self.rng.random() < 0.7:
                 self.verify(pymig, ship)
             elif state in ("syncing", "backfilled", "verified"):
@@ -291,6 +314,8 @@ class Director(Control):
             else:
                 pymig.start_sync(ship)
                 self.world.count("starts")
+                if self.config.direct:
+                    pymig.set_sync(ship, "direct")
 
     def verify(self, pymig: Surface, ship: str) -> None:
         """Under load there must be no false alarm; a true one is as bad."""
@@ -348,6 +373,8 @@ def run_stress(config: Config, extra: Extra = lambda _world, _config: []) -> dic
                     config.truncate_every or config.seconds
                 )
             ingest: list[threading.Thread] = [Writer(world, n) for n in range(config.writers)]
+            if config.direct:
+                ingest += [Sampler(world, config.writers + n) for n in range(2)]
             resolver = Resolver(world)
             controls = [] if config.control else _controls(world, config)
             if controls:
@@ -410,6 +437,12 @@ def _prepare(conn: psycopg.Connection[Any], world: World, config: Config) -> Non
             install(config.url)
         conn.execute("CREATE EXTENSION IF NOT EXISTS tablefunc")  # for crosstab
         Surface(conn, config).register()
+        if config.direct:
+            conn.execute(
+                sql.SQL("ALTER DATABASE {} SET track_functions = 'pl'").format(
+                    sql.Identifier(conn.info.dbname)
+                )
+            )
 
 
 def _controls(world: World, config: Config) -> list[Control]:
@@ -454,6 +487,7 @@ def _finish(conn: psycopg.Connection[Any], world: World, config: Config) -> None
         if states.get(ship) != "verified":
             world.fail(f"{ship!r} ends as {states.get(ship)}")
     world.counts["promotions"] = pymig.promotions()
+    world.counts["direct writes"] = pymig.direct_writes()
     _drain(pymig, world)  # a column may have been promoted while verify drained
     _compare(conn, world, config, "oracle after verify")
 

@@ -626,6 +626,49 @@ SESSION_SETTINGS: list[sql.SQL] = [
 ]
 
 
+class Sampler(Writer):
+    """Sample sets of channels of its own, in two buckets without a fault, as a direct ship has."""
+
+    def __init__(self, world: World, number: int) -> None:
+        super().__init__(world, number)
+        self.ops = [(10, self.sample), (4, self.correct), (1, self.drop)]
+
+    def _key(self) -> list[Any]:
+        return [self.rng.choice(SHIPS), f"sampler {self.number} {self.rng.randrange(4)}"]
+
+    def _second(self) -> str:
+        return f"2024-02-01 0{self.rng.randrange(2)}:00:{self.rng.randrange(40):02d}"
+
+    def sample(self, cursor: psycopg.Cursor[Any]) -> None:
+        """All channels of one or two times, once more than once."""
+        ship = self.rng.choice(SHIPS)
+        rows = [
+            (ship, f"sampler {self.number} {n}", at, None, None, None, value, None, "Integer")
+            for at in {self._second(), self._second()}
+            for n, value in enumerate(self.rng.choices(INTEGERS, k=self.rng.randint(1, 4)))
+        ]
+        self._insert(cursor, rows, f"{_CONFLICT}UPDATE SET {_SET}")
+
+    def correct(self, cursor: psycopg.Cursor[Any]) -> None:
+        """One value, or one channel of many times."""
+        clause = " AND created_time = %s" if self.rng.random() < 0.7 else ""
+        self._execute(
+            cursor,
+            f"UPDATE {TABLE} SET long_v = {self.rng.randrange(99)}"
+            f" WHERE ship_id = %s AND data_channel_id = %s{clause}",
+            [*self._key(), *([self._second()] if clause else [])],
+        )
+
+    def drop(self, cursor: psycopg.Cursor[Any]) -> None:
+        """One row."""
+        self._execute(
+            cursor,
+            f"DELETE FROM {TABLE}"
+            " WHERE ship_id = %s AND data_channel_id = %s AND created_time = %s",
+            [*self._key(), self._second()],
+        )
+
+
 class Resolver(threading.Thread):
     """Ends prepared transactions a little later, either way; outlives the writers."""
 

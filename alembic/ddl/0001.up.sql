@@ -93,6 +93,8 @@ CREATE TABLE pymig.entity (
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
+    sync text NOT NULL DEFAULT 'pending' CHECK (sync IN ('pending', 'direct')),
+    direct_budget interval NOT NULL DEFAULT '50 ms' CHECK (direct_budget > interval '0'),
     PRIMARY KEY (source, entity)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE pymig.entity IS 'One row per entity: its state and settings. State changes only through the procedures.';
@@ -115,6 +117,8 @@ COMMENT ON COLUMN pymig.entity.backfilled_at IS 'When its last chunk was done.';
 COMMENT ON COLUMN pymig.entity.verified_at IS 'When it last verified without a difference.';
 COMMENT ON COLUMN pymig.entity.state_changed_at IS 'When the state last changed.';
 COMMENT ON COLUMN pymig.entity.type_drift IS 'Its own choice of quarantine or promote; NULL: the source''s.';
+COMMENT ON COLUMN pymig.entity.sync IS 'pending: the worker writes its wide rows; direct: the statement that changes narrow rows does, where it can.';
+COMMENT ON COLUMN pymig.entity.direct_budget IS 'Time a statement may take to write wide rows itself.';
 COMMENT ON COLUMN pymig.entity.promote_at IS 'Not before this time does the worker go on with promotions: readers of the wide table, say, were in the way.';
 
 CREATE TABLE pymig.part (

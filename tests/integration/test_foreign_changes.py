@@ -249,6 +249,43 @@ def test_while_a_column_is_promoted(stage: Stage) -> None:
     assert stage.main.run("SELECT wide_column, column_type FROM pymig.channel_map WHERE entity = 'x' AND channel = 'a'") == [("a2", "float8")]  # fmt: skip
 
 
+def test_rolled_back_before_it_is_looked_at(stage: Stage) -> None:
+    """Verify has read the entity, then somebody rolls it back: nothing is wrong with its tables."""
+    stage.main.run("CALL pymig.roll_back('x')")
+    assert stage.main.value("SELECT pymig._mend_columns(s, 'x') FROM pymig.source AS s") is False
+    assert said(stage) == []
+
+
+def made_anew_meanwhile(stage: Stage) -> list[str]:
+    """Its table was found gone, then somebody rolls it back and migrates it anew."""
+    stage.patch(
+        "_mend_columns", ("IF v_view IS NULL", "PERFORM race.pause('look'); IF v_view IS NULL")
+    )
+    stage.main.run(f"DROP TABLE {WIDE}x")
+    verifier = stage.session("verifier")
+    with stage.held("verifier", "look"):
+        verifier.start("SELECT pymig._mend_columns(s, 'x') FROM pymig.source AS s")
+        stage.stopped(verifier)
+        stage.main.run("CALL pymig.roll_back('x')")
+        stage.main.run("CALL pymig.migrate('x')")
+    verifier.finish()
+    return said(stage)
+
+
+def test_made_anew_before_it_is_looked_at(stage: Stage) -> None:
+    """What the docstring says; nothing failed."""
+    assert made_anew_meanwhile(stage) == []
+    check(stage)
+
+
+def test_made_anew_is_seen_to_fail_without_a_second_look(stage: Stage) -> None:
+    """Mutation: what was seen before the lock is believed."""
+    stage.patch(
+        "_mend_columns", ("v_faults := pymig._part_faults(p_source, p_entity);\n        IF", "IF")
+    )
+    assert made_anew_meanwhile(stage) == ["wide table gone"]
+
+
 MUTATIONS = [
     ("_column_changes", "WHEN r.attnum IS NOT NULL THEN 'renamed'", "WHEN false THEN ''", "rename"),
     (

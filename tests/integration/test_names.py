@@ -15,8 +15,8 @@ from tests.oracle import Narrow, difference
 EMOJI: Final = "\U0001f6a2"
 NASTY: Final = (
     "", " ", "'", '"', "''", '""', "%", "%s", "%I", "%1$I", "%%", "{", "{}", "{entity}", "{table}",
-    "{a,b}", ",", "a,b", ";", "--", "/*", "*/", "$$", "$1", "$f$", "$sql$", "\\", "\\x00", "\n",
-    "a\nb", "\r", "\t", "\x01", "\x7f", EMOJI, EMOJI * 15, EMOJI * 16, "a" + EMOJI * 16, "é" * 31,
+    "{a,b}", ",", "a,b", ";", "--", "/*", "*/", "$$", "$1", "$f$", "$b$", "$sql$", "\\", "\\x00",
+    "\n", "a\nb", "\r", "\t", "\x01", "\x7f", EMOJI, EMOJI * 15, EMOJI * 16, "a" + EMOJI * 16, "é" * 31,
     "é" * 32, "x" * 57, "x" * 58, "x" * 59, "x" * 62, "x" * 63, "x" * 64, "x" * 63 + "y",
     "x" * 63 + "z", "x" * 300, "select", "SELECT", "user", "table", "all", "null", "NULL", "true",
     '"; DROP TABLE narrow; --', "'; DROP SCHEMA pymig CASCADE; --", "ctid", "xmin", "XMIN", "cmax",
@@ -88,12 +88,16 @@ def _migrate_and_roll_back(
             "CALL pymig.migrate(%s, p_strategy => %s, p_column_types => %s)",
             [ship, strategy, column_types],
         )
-    # A channel never seen before, and a change of every other one.
+        conn.execute("CALL pymig.set_sync(%s, 'direct', p_budget => interval '10 s')", [ship])
+    # A channel never seen before, and a change of every other one: by the statement itself, where
+    # it can.
     _insert(conn, ships, channels[-1:], 40, 44)
     conn.execute(
         "UPDATE narrow SET v = v || '''\"' WHERE v IS NOT NULL AND ts > '2024-01-01 00:30'"
     )
     conn.execute("CALL pymig.sync_pending()")
+    conn.execute("UPDATE narrow SET w = 0.5 WHERE w IS NOT NULL AND ts > '2024-01-01 00:20'")
+    assert conn.execute("SELECT count(*) FROM pymig.pending").fetchone() == (0,)
     assert difference(conn, NARROW) == []
     assert sorted(conn.execute("SELECT entity, channel FROM pymig.channel_map").fetchall()) == (
         sorted((ship, channel) for ship in ships for channel in channels)

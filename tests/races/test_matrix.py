@@ -98,6 +98,16 @@ class Cell:
             for ship in "xy":
                 self.stage.main.run("CALL pymig.backfill(%s)", ship)
 
+    def set_direct(self) -> None:
+        """Let the writer's own statements write the wide rows, and count how often they do."""
+        self.stage.main.run("CREATE SEQUENCE race.merges")
+        self.stage.patch("_merge_part", ("BEGIN", "BEGIN PERFORM nextval('race.merges');"))
+        for ship in "xy":
+            self.stage.main.run(
+                "CALL pymig.set_sync(%s, 'direct', p_budget => interval '10 s')", ship
+            )
+        self.stage.drain()
+
     def session(self, name: str) -> Session:
         """One of pymig's."""
         return self.stage.session(name)
@@ -180,6 +190,22 @@ def test_in_sync(db: Database, level: str, single: bool, control: Control) -> No
         worker.run(SYNC)
 
     act(cell.app, one_pass, truncate=True)
+    cell.check(control, truncate=True)
+
+
+@single
+def test_in_sync_directly(db: Database, single: bool, control: Control) -> None:
+    """Its statements write the wide rows where they can; a worker passes after every style."""
+    cell = Cell(db, "READ COMMITTED", single)
+    cell.migrate()
+    cell.set_direct()
+    worker = cell.session("worker")
+
+    def one_pass() -> None:
+        worker.run(SYNC)
+
+    act(cell.app, one_pass, truncate=True)
+    assert cell.stage.main.value("SELECT last_value FROM race.merges") > 10
     cell.check(control, truncate=True)
 
 

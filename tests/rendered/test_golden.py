@@ -77,8 +77,8 @@ STATEMENTS: Final[dict[str, LiteralString]] = {
     "cells_of_keys": "SELECT pymig._recompute_by_cells_sql(s, %(entity)s, 'json',"
     " pymig._time_condition(s, 'n.raw_time', 10, 10, '{}'), false) FROM pymig.source AS s",
     "trigger_functions": "SELECT string_agg(format(E'-- %%s\\n%%s', p.proname, p.prosrc), E'\\n'"
-    " ORDER BY p.proname) FROM pg_proc AS p WHERE p.prorettype = 'trigger'::regtype"
-    " AND p.pronamespace = 'pymig'::regnamespace",
+    " ORDER BY p.proname) FROM pg_proc AS p WHERE p.pronamespace = 'pymig'::regnamespace"
+    " AND (p.prorettype = 'trigger'::regtype OR p.proname LIKE '%%\\_write\\_directly')",
     "wide_table": "SELECT format('CREATE TABLE %%I (%%s)', p.wide_table,"
     " pymig._column_definitions(p.source, p.entity, p.part)) FROM pymig.part AS p",
     **{
@@ -93,6 +93,8 @@ def _migrated(db: Database, source: Source) -> psycopg.Connection[Any]:
     conn = db.connect()
     conn.execute(source.setup)
     conn.execute("CALL pymig.migrate(%s)", [source.entity])
+    if source is PLAIN:
+        conn.execute("CALL pymig.set_sync(%s, 'direct')", [source.entity])
     channels = conn.execute("SELECT count(*) FROM pymig.channel_map").fetchone()
     assert channels == (3,)
     return conn

@@ -16,8 +16,8 @@ EMOJI: Final = "\U0001f6a2"
 NASTY: Final = (
     "", " ", "'", '"', "''", '""', "%", "%s", "%I", "%1$I", "%%", "{", "{}", "{entity}", "{table}",
     "{a,b}", ",", "a,b", ";", "--", "/*", "*/", "$$", "$1", "$f$", "$b$", "$sql$", "\\", "\\x00",
-    "\n", "a\nb", "\r", "\t", "\x01", "\x7f", EMOJI, EMOJI * 15, EMOJI * 16, "a" + EMOJI * 16, "é" * 31,
-    "é" * 32, "x" * 57, "x" * 58, "x" * 59, "x" * 62, "x" * 63, "x" * 64, "x" * 63 + "y",
+    "\n", "a\nb", "\r", "\t", "\x01", "\x7f", EMOJI, EMOJI * 15, EMOJI * 16, "a" + EMOJI * 16,
+    "é" * 31, "é" * 32, "x" * 57, "x" * 58, "x" * 59, "x" * 62, "x" * 63, "x" * 64, "x" * 63 + "y",
     "x" * 63 + "z", "x" * 300, "select", "SELECT", "user", "table", "all", "null", "NULL", "true",
     '"; DROP TABLE narrow; --', "'; DROP SCHEMA pymig CASCADE; --", "ctid", "xmin", "XMIN", "cmax",
     "tableoid", "oid", "ts", "TS", "time", "channel", "cells", "ord", "value", "part", "narrow",

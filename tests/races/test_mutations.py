@@ -96,10 +96,15 @@ def read_before_claim(s: Stage) -> None:
 def unique_pending(s: Stage) -> None:
     """A key that is pending is not recorded again."""
     s.main.run(f"CREATE UNIQUE INDEX ON pymig.{SOURCE}_pending_1 (entity, time)")
-    for event in ("insert", "update", "delete"):
+    for event, last in (
+        ("insert", "new_rows AS n"),
+        ("update", "old_rows AS o"),
+        ("delete", "old_rows AS o"),
+    ):
         s.patch(
             f"{SOURCE}_record_{event}",
-            (";\n            END IF", " ON CONFLICT DO NOTHING;\n            END IF"),
+            (f"{last};", f"{last} ON CONFLICT DO NOTHING;"),
+            ("OFFSET 1);", "OFFSET 1) ON CONFLICT DO NOTHING;"),
         )
 
 
@@ -223,8 +228,8 @@ def state_looked_up_by_trigger(s: Stage) -> None:
         known = "WHERE EXISTS (SELECT FROM pymig.entity AS e WHERE e.entity = {}.ship_id AND e.wide_table IS NOT NULL)"
         s.patch(
             f"{SOURCE}_record_{event}",
-            (f"_rows AS {row}", f"_rows AS {row} {known.format(row)}"),
-            ("_rows AS r;", f"_rows AS r {known.format('r')};"),
+            (f"_rows AS {row};", f"_rows AS {row} {known.format(row)};"),
+            (f"_rows AS {row} WHERE", f"_rows AS {row} {known.format(row)} AND"),
         )
 
 
@@ -370,7 +375,10 @@ def exception_block_in_trigger(s: Stage) -> None:
     s.patch(
         f"{SOURCE}_record_insert",
         ("BEGIN", "BEGIN BEGIN"),
-        ("RETURN NULL;", "EXCEPTION WHEN OTHERS THEN NULL; END; RETURN NULL;"),
+        (
+            "    RETURN NULL;\n        END",
+            "    EXCEPTION WHEN OTHERS THEN NULL; END; RETURN NULL;\n        END",
+        ),
     )
 
 

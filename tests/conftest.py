@@ -60,6 +60,33 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For further versions of PostgreSQL, once all tests have passed on one."""
+    parser.addoption(
+        "--brief",
+        action="store_true",
+        help="no mutation checks, and of random repetitions (seeds, kills) every third",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what says the same on every version, where that is asked for."""
+    if not config.getoption("--brief"):
+        return
+    kept = [item for item in items if _says_more(item)]
+    config.hook.pytest_deselected(items=[item for item in items if not _says_more(item)])
+    items[:] = kept
+
+
+def _says_more(item: pytest.Item) -> bool:
+    """Whether a test is worth its time on a further version."""
+    assert isinstance(item, pytest.Function)
+    if item.originalname == "test_mutation_is_seen":
+        return False
+    is_repetition = item.get_closest_marker("repetition") is not None
+    return not is_repetition or sum(item.callspec.indices.values()) % 3 == 0
+
+
 def pytest_report_header() -> str:
     """Which PostgreSQL is tested."""
     binaries = _binaries()

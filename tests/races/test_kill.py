@@ -218,6 +218,7 @@ def fleet(server_folder: Path, cluster: Cluster) -> Iterator[Fleet]:
 
 
 @pytest.mark.slow
+@pytest.mark.repetition
 @pytest.mark.parametrize("number", range(CLIENT_KILLS))
 def test_killed_client(fleet: Fleet, number: int) -> None:
     """SIGKILL of the migration, with all its workers, at a random moment."""
@@ -233,6 +234,7 @@ def test_killed_client(fleet: Fleet, number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.repetition
 @pytest.mark.parametrize("number", range(SERVER_STOPS))
 def test_crashed_server(fleet: Fleet, number: int) -> None:
     """A crash of the server: the command reconnects and completes, and so does the next one."""

@@ -14,6 +14,7 @@ SEEDS = range(1, 31)
 SECONDS = 2.0
 
 
+@pytest.mark.repetition
 @pytest.mark.parametrize("seed", SEEDS)
 def test_wide_equals_the_oracle_after_the_stress(db: Database, seed: int) -> None:
     """Half of the seeds text, half native; every strategy; a third without a unique key."""

@@ -10,6 +10,7 @@ from tests.stress import STRATEGIES, Config, run_stress
 SECONDS = 2.0
 
 
+@pytest.mark.repetition
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_wide_equals_the_oracle_while_ships_are_direct(db: Database, seed: int) -> None:
     """Direct writes beside recomputes, chunks, new columns, promotions, roll-backs and kills."""

@@ -10,6 +10,7 @@ from tests.stress import STRATEGIES, Config, run_stress
 SECONDS = 2.0
 
 
+@pytest.mark.repetition
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_wide_equals_the_oracle_while_partitions_come_and_go(db: Database, seed: int) -> None:
     """Writers through the table and past it; partitions detached, dropped, emptied and attached."""

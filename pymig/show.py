@@ -172,6 +172,10 @@ def _warning(rows: list[Row]) -> str:
         warnings.append("No worker is alive: start one with `pymig worker`.")
     if any(row["triggers"] != "armed" for row in working):
         warnings.append("Triggers are not as installed: run start-sync, then verify with repair.")
+    if any(row["keys_lost"] for row in working):
+        warnings.append("The queue was full and changes were not recorded: the worker repairs it.")
+    if any(row["sync"] == "direct, paused" for row in working):
+        warnings.append("Direct writes pause, and the worker does them: see pymig.event.")
     return " ".join(warnings)
 
 

@@ -29,6 +29,8 @@ ROW = {
     "triggers": "armed",
     "workers_alive": 0,
     "last_error": None,
+    "keys_lost": False,
+    "sync": "direct",
 }
 UUID = "0b9fba53-9b50-4b8a-a1a8-2f0fd5ac0a3f"
 
@@ -90,6 +92,20 @@ def test_status_shows_all_where_there_is_room() -> None:
 def test_status_says_errors_below() -> None:
     lines = printed(show.status([{**ROW, "last_error": "no room"}]), 80)
     assert lines[2] == "imo9000001: no room"
+
+
+@pytest.mark.parametrize(
+    ("item", "word"),
+    [
+        ({"triggers": "drifted"}, "Triggers"),
+        ({"keys_lost": True}, "full"),
+        ({"sync": "direct, paused"}, "pause"),
+    ],
+)
+def test_status_warns_below(item: dict[str, Any], word: str) -> None:
+    calm = printed(show.status([{**ROW, "workers_alive": 1}]), 200)
+    lines = printed(show.status([{**ROW, "workers_alive": 1, **item}]), 200)
+    assert lines[:-1] == calm and word in lines[-1]
 
 
 def test_plan_keeps_words_whole() -> None:

@@ -1,4 +1,4 @@
-"""`python -m bench [backfill|sync|lag] [--quick]`: see bench/README.md."""
+"""`python -m bench [backfill|sync|lag|queries] [--quick]`: see bench/README.md."""
 
 import argparse
 import os
@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import lag, report, sync
-from bench.server import connect, database, load
+from bench import lag, queries, report, sync
+from bench.server import connect, load, server
+
+SUITES = ("backfill", "sync", "lag", "queries")
+QUERY_STEP = 900  # seconds: 30 days of 1,000 channels in 2.9 million rows a ship
 
 
 def main() -> int:
     """Run a suite; 1 where outputs differ."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("suite", nargs="?", default="backfill", choices=["backfill", "sync", "lag"])
+    parser.add_argument("suite", nargs="?", default="backfill", choices=SUITES)
     parser.add_argument("--quick", action="store_true", help="a small table, for a look")
     parser.add_argument("--types", choices=["native", "text"], action="append")
     parser.add_argument("--repeats", type=int, help="default 3; of sync 10")
@@ -26,14 +29,20 @@ def main() -> int:
     parser.add_argument("--pg", type=Path, help="folder of PostgreSQL's binaries")
     args = parser.parse_args()
     channels = args.channels or (100 if args.quick else 1000)
-    default_times = {"backfill": 500 if args.quick else 1000, "sync": 100, "lag": 200}
+    default_times = {
+        "backfill": 500 if args.quick else 1000,
+        "sync": 100,
+        "lag": 200,
+        "queries": 30 * 86400 // QUERY_STEP,
+    }
     times = args.times or default_times[args.suite]
     repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
-    ships = args.ships or (5 if args.suite == "lag" else 4)
+    ships = args.ships or {"lag": 5, "queries": 2}.get(args.suite, 4)
     types = args.types or ["native", "text"]
-    with database(args.pg) as url:
+    with server(args.pg) as (cluster, url):
         say(f"Loading {ships} ships x {channels} channels x {times} times …")
-        load(url, ships, channels, times)
+        step = QUERY_STEP if args.suite == "queries" else 15
+        load(url, ships, channels, times, step)
         with connect(url) as connection:
             version = connection.info.server_version // 10000
         data: dict[str, Any] = {
@@ -58,6 +67,10 @@ def main() -> int:
             data["rate"], data["seconds"] = args.rate, seconds
             data["figures"] = lag.run(url, channels, types[0], args.rate, seconds, repeats, say)
             markdown = report.lag_table(data)
+        elif args.suite == "queries":
+            days = times * step // 86400
+            data["figures"] = queries.run(cluster, url, days, types[0], repeats, say)
+            markdown = report.query_table(data)
         else:
             wrong = measure_backfill(url, data, types, repeats)
             markdown = report.backfill_table(data)

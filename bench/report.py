@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bench import lag, sync
+from bench import lag, queries, sync
 
 LAG = ("lag_p50", "lag_p99", "lag_max")
 LATENCY = ("ingest_p50", "ingest_p99", "ingest_max")
@@ -121,6 +121,20 @@ def sync_table(data: dict[str, Any]) -> str:
             ratio = figures[name]["ratio"]
             lines.append(f"- {load}, {name}: goal ≤ {goal:.2f}: {ratio:.2f}, {_met(ratio <= goal)}")
     return "\n".join(lines)
+
+
+def query_table(data: dict[str, Any]) -> str:
+    """Questions as rows: how many times as long the narrow table takes; and what both weigh."""
+    figures = data["figures"]
+    lines = ["| | narrow | wide | narrow ÷ wide |", "|---|--:|--:|--:|"]
+    for question, taken in figures["seconds"].items():
+        found = ratios(taken, queries.WIDE)
+        narrow, wide = found[queries.NARROW], found[queries.WIDE]
+        times = f"{_time(narrow['seconds'])} | {_time(wide['seconds'])}"
+        lines.append(f"| {question} | {times} | {_spread(narrow)} |")
+    narrow, wide = figures["narrow_bytes"], figures["wide_bytes"]
+    size = f"{narrow / 1e6:,.0f} MB | {wide / 1e6:,.0f} MB | {narrow / wide:.1f}"
+    return "\n".join([*lines, f"| size of the ship with indexes | {size} |"])
 
 
 def _spread(figure: Figure) -> str:

@@ -66,17 +66,26 @@ def tidy(url: str) -> None:
 @contextmanager
 def database(bindir: Path | None = None) -> Iterator[str]:
     """The URL of an empty database of our own, dropped afterwards."""
+    with server(bindir) as (_, url):
+        yield url
+
+
+@contextmanager
+def server(bindir: Path | None = None) -> Iterator[tuple[Cluster | None, str]]:
+    """The same, with the server where it is our own."""
     settings = Settings.load()
     if bindir is None and not settings.uses_embedded_server:
         given = settings.conninfo
-        yield from _fresh(given, lambda name: psycopg.conninfo.make_conninfo(given, dbname=name))
+        for url in _fresh(given, lambda name: psycopg.conninfo.make_conninfo(given, dbname=name)):
+            yield None, url
         return
     folder = Path(tempfile.mkdtemp(prefix="pymig-bench-", dir="/var/tmp"))
     folder.chmod(0o755)
     cluster = Cluster(folder / "server", settings=SETTINGS, binaries=find_binaries(bindir))
     try:
         cluster.start()
-        yield from _fresh(cluster.url(), cluster.url)
+        for url in _fresh(cluster.url(), cluster.url):
+            yield cluster, url
     finally:
         cluster.remove()
         shutil.rmtree(folder, ignore_errors=True)
@@ -86,14 +95,18 @@ def _fresh(admin: str, url: Callable[[str], str]) -> Iterator[str]:
     name = f"pymig_bench_{os.getpid()}"
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(render("create_database", name=name))
-        try:
-            yield url(name)
-        finally:
+    try:
+        yield url(name)
+    finally:
+        # Another session: the server may have been started anew.
+        with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(render("drop_database", name=name))
 
 
-def load(url: str, ships: int, channels: int, times: int) -> None:
-    """Make the narrow table of the default source and install pymig."""
+def load(url: str, ships: int, channels: int, times: int, step: int = 15) -> None:
+    """Make the narrow table of the default source, `step` seconds between times; install pymig."""
     with connect(url) as connection:
-        execute(connection, render("narrow", ships=ships, channels=channels, times=times))
+        execute(
+            connection, render("narrow", ships=ships, channels=channels, times=times, step=step)
+        )
     install(url)

@@ -1401,6 +1401,18 @@ $$;
 COMMENT ON FUNCTION pymig._differences_sql(pymig.source, text, text[], int[], text, boolean) IS
     'SELECT of all differences of a bucket: cells, wide rows missing or surplus in any part, channels without a column.';
 
+-- sql/core/functions/_direct_keys.sql
+CREATE OR REPLACE FUNCTION pymig._direct_keys()
+RETURNS int
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Whoever sets it to something else only has less written directly.
+    SELECT coalesce(substring(current_setting('pymig.direct_keys', true) FROM '^[0-9]{1,6}$'), '0')::int
+$$;
+COMMENT ON FUNCTION pymig._direct_keys() IS 'How many keys this transaction has written directly, as often as it has.';
+
 -- sql/core/functions/_discover_bounds.sql
 CREATE OR REPLACE FUNCTION pymig._discover_bounds(
     p_source pymig.source, p_entity text, OUT first_bucket bigint, OUT last_bucket bigint)
@@ -2137,7 +2149,7 @@ AS $$
 DECLARE
     v_had_tables boolean;
 BEGIN
-    -- Recomputes last about a second; ingest takes none of these locks.
+    -- Recomputes last about a second, transactions that write directly until their end; ingest waits for none of these locks.
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
     PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
@@ -2712,7 +2724,7 @@ AS $$
 DECLARE
     -- Of a transaction: each statement is a subtransaction, of which a snapshot holds 64 (R19), and each key a lock (R18).
     c_keys constant int := 60;
-    v_keys int := cardinality(p_ticks) + coalesce(nullif(current_setting('pymig.direct_keys', true), ''), '0')::int;
+    v_keys int := cardinality(p_ticks) + pymig._direct_keys();
     v_buckets bigint[] := ARRAY(SELECT DISTINCT pymig.bucket_of(t.t, p_bucket_ticks) FROM unnest(p_ticks) AS t (t));
     v_budget interval;
     v_part regclass;
@@ -2725,7 +2737,7 @@ BEGIN
         -- Who changes any of this holds the entity exclusively, so it stays until our transaction ends.
         SELECT e.direct_budget INTO v_budget
         FROM pymig.entity AS e
-        WHERE e.source = p_source AND e.entity = p_entity AND e.state IN ('syncing', 'backfilled', 'verified')
+        WHERE e.source = p_source AND e.entity = p_entity AND e.sync = 'direct' AND e.state IN ('syncing', 'backfilled', 'verified')
           AND NOT EXISTS (SELECT FROM pymig.promotion AS m WHERE m.source = p_source AND m.entity = p_entity)
           AND NOT EXISTS (SELECT FROM pymig.quarantine AS q WHERE q.source = p_source AND q.entity = p_entity AND q.bucket = ANY (v_buckets));
     END IF;
@@ -2737,13 +2749,20 @@ BEGIN
         SELECT to_regclass(format('%I.%I', s.wide_schema, p.wide_table)) FROM pymig.part AS p JOIN pymig.source AS s USING (source)
         WHERE p.source = p_source AND p.entity = p_entity ORDER BY p.part
     LOOP
+        IF v_part IS NULL THEN
+            RAISE EXCEPTION 'a wide table is gone' USING ERRCODE = 'PM031', HINT = 'The worker does it.';
+        END IF;
         EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE NOWAIT', v_part);
+        -- A default would fill cells nobody sent; a deferred constraint would fail where nobody catches it.
+        IF EXISTS (SELECT FROM pg_attrdef AS d WHERE d.adrelid = v_part) OR EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = v_part AND t.tgdeferrable) THEN
+            RAISE EXCEPTION '% has a default or a deferred constraint', v_part USING ERRCODE = 'PM031', HINT = 'The worker does it.';
+        END IF;
     END LOOP;
     RETURN v_budget;
 END
 $$;
 COMMENT ON FUNCTION pymig._lock_directly(text, text, bigint[], bigint) IS
-    'Tries every lock a direct write of these times needs, until the end of the transaction: entity and buckets shared, each (entity, time) exclusive, the wide tables. Returns the entity''s time budget. PM031 or 55P03 where one is not to be had at once, the entity is not in sync, a column is being promoted, rows of a bucket are in quarantine, or the transaction has written 60 keys.';
+    'Tries every lock a direct write of these times needs, until the end of the transaction: entity and buckets shared, each (entity, time) exclusive, the wide tables. Returns the entity''s time budget. PM031 or 55P03 where one is not to be had at once, the entity is not direct or not in sync, a column is being promoted, rows of a bucket are in quarantine, or the transaction has written 60 keys.';
 
 -- sql/core/functions/_lock_entity.sql
 CREATE OR REPLACE FUNCTION pymig._lock_entity(p_source text, p_entity text, p_exclusive boolean)
@@ -2948,7 +2967,7 @@ DECLARE
     v_names text[] := ARRAY(SELECT regexp_replace(c.c, ' \w+$', '') FROM unnest(p_columns) AS c (c));
 BEGIN
     IF p_columns = '{}' THEN
-        EXECUTE format('INSERT INTO %s (%I) SELECT t.time FROM unnest($1) AS t (time) ON CONFLICT DO NOTHING', v_table, p_time_column)
+        EXECUTE format('INSERT INTO %1$s (%2$I) SELECT t.time FROM unnest($1) AS t (time) ON CONFLICT (%2$I) DO NOTHING', v_table, p_time_column)
         USING p_times;
     ELSIF cardinality(p_columns) <= c_few THEN
         EXECUTE format(
@@ -3122,6 +3141,24 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._next_unarmed(pymig.source) IS
     'The next of a source''s tables whose triggers are not as installed: partitions first, the registered table last. NULL: all are armed.';
+
+-- sql/core/functions/_not_written.sql
+CREATE OR REPLACE FUNCTION pymig._not_written(p_source text, p_sqlstate text, p_error text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c_pause constant int := 10;
+BEGIN
+    IF p_sqlstate <> 'PM031' AND NOT pymig._is_in_the_way(p_sqlstate) THEN
+        RAISE LOG 'pymig: direct writes of % pause for % seconds: % (%)', p_source, c_pause, p_error, p_sqlstate;
+        PERFORM setval(format('pymig.%I', p_source || '_paused')::regclass, extract(epoch FROM clock_timestamp())::bigint + c_pause);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._not_written(text, text, text) IS
+    'After a direct write that was given up: what will be in the way of the next statement as well (any error, a time budget that was exceeded) is not tried for 10 seconds. A doubt (PM031) or a lock is.';
 
 -- sql/core/functions/_note.sql
 CREATE OR REPLACE FUNCTION pymig._note(
@@ -3963,7 +4000,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute(pymig.source, text, text, bigint, bigint, text) IS
-    'Makes wide equal to narrow for a run of buckets, or for the times of an array literal: the only routine that writes wide rows. The caller holds the locks and has claimed the keys. Returns counts; quarantined is NULL-free. PM009 for a channel without a column.';
+    'Makes wide equal to narrow for a run of buckets, or for the times of an array literal: the only routine that writes wide rows, but for _fill_promoted and the direct writes of _merge_part. The caller holds the locks and has claimed the keys. Returns counts; quarantined is NULL-free. PM009 for a channel without a column.';
 
 -- sql/core/functions/_recompute_by_arrays.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_arrays(
@@ -4081,7 +4118,7 @@ BEGIN
             IF NOT coalesce(v_is_direct, false) THEN
                 RETURN false;
             END IF;
-            PERFORM set_config('lock_timeout', '100ms', true);
+            PERFORM set_config('lock_timeout', '20ms', true);
             PERFORM pg_advisory_xact_lock(pymig._lock_key('bucket', p_source.source, p_entity, v_first + v_step));
         END IF;
     END LOOP;
@@ -5191,7 +5228,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
-    'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest could meet.';
+    'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest would wait for.';
 
 -- sql/source/_aligned_sql.sql
 CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_type text)
@@ -5454,7 +5491,7 @@ DECLARE
                      FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (t) WHERE t.t <> 'jsonb');
 BEGIN
     EXECUTE format($f$
-        CREATE OR REPLACE FUNCTION pymig.%I(p_rows %s[]) RETURNS boolean
+        CREATE OR REPLACE FUNCTION pymig.%I(p_rows %s[]) RETURNS void
         LANGUAGE plpgsql
             SET search_path = pg_catalog, pg_temp
     SET row_security = off
@@ -5472,6 +5509,12 @@ BEGIN
             r_entity record;
             r_part record;
         BEGIN
+            -- A statement inside of ours (of an application's trigger, or of a function in RETURNING) may have changed our rows, and written them: are they what we were told?
+            IF pymig._direct_keys() > 0 AND EXISTS (
+                SELECT FROM unnest(p_rows) AS n WHERE NOT EXISTS (
+                    SELECT FROM %12$s AS t WHERE t.%4$I = n.%4$I AND t.%5$I = n.%5$I AND t.%6$I = n.%6$I AND ROW(t.*)::record OPERATOR(pg_catalog.*=) ROW(n.*)::record)) THEN
+                RAISE EXCEPTION 'rows have changed meanwhile' USING ERRCODE = 'PM031', HINT = 'The worker does it.';
+            END IF;
             FOR r_entity IN
                 SELECT n.%4$I::text AS entity, array_agg(DISTINCT pymig.tick_of(n.%6$I)) AS ticks FROM unnest(p_rows) AS n GROUP BY 1 ORDER BY 1
             LOOP
@@ -5486,7 +5529,7 @@ BEGIN
                             SELECT c.channel, c.part, c.wide_column, c.column_type
                             FROM pymig.channel AS c
                             JOIN pymig.part AS p ON p.source = c.source AND p.entity = c.entity AND p.part = c.part
-                            JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%%I.%%I', %10$L, p.wide_table)) AND a.attnum = c.attnum
+                            JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%%I.%%I', %10$L, p.wide_table))
                                 AND a.attname = c.wide_column AND a.atttypid = to_regtype(c.column_type) AND NOT a.attisdropped
                             WHERE c.source = %3$L AND c.entity = r_entity.entity
                         ) AS c ON c.channel = n.%5$I::text
@@ -5515,27 +5558,18 @@ BEGIN
                 END IF;
             END LOOP;
             IF clock_timestamp() > v_started + v_budget THEN
-                PERFORM setval(%11$L, extract(epoch FROM clock_timestamp())::bigint + 10);
+                PERFORM pymig._not_written(%3$L, 'PM032', 'it took longer than its budget');
             END IF;
-            RETURN true;
-        EXCEPTION
-            WHEN OTHERS THEN
-                -- Whatever was in the way, its keys go to the queue. What will be in the way of the next statement as well is not tried for 10 seconds.
-                IF SQLSTATE <> 'PM031' AND NOT pymig._is_in_the_way(SQLSTATE) THEN
-                    RAISE LOG 'pymig: direct writes of %% pause for 10 seconds: %% (%%)', %3$L, SQLERRM, SQLSTATE;
-                    PERFORM setval(%11$L, extract(epoch FROM clock_timestamp())::bigint + 10);
-                END IF;
-                RETURN false;
         END
         $f$, NULL, NULL, p_source.source, p_source.entity_column, p_source.channel_column, p_source.time_column,
-        p_source.bucket_ticks, v_value, pymig._cell_fault_sql(p_source), p_source.wide_schema, format('pymig.%I', p_source.source || '_paused')));
+        p_source.bucket_ticks, v_value, pymig._cell_fault_sql(p_source), p_source.wide_schema, NULL, p_source.narrow));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I FROM PUBLIC', v_name);
     EXECUTE format('COMMENT ON FUNCTION pymig.%I IS %L', v_name,
-        'Writes rows of direct entities into their wide tables, in the transaction that wrote them; false, and nothing written, where there is any doubt. Waits for nothing.');
+        'Writes rows of direct entities into their wide tables, in the transaction that wrote them; an error where there is any doubt, which the trigger function catches. Waits for nothing.');
 END
 $$;
 COMMENT ON FUNCTION pymig._create_direct_function(pymig.source) IS
-    'Makes the function that the trigger functions of a source call while an entity of it is direct. It only tries locks, in one subtransaction a statement; PM031 and PM032 never leave it.';
+    'Makes the function that the trigger functions of a source call while an entity of it is direct, in one subtransaction a statement. It only tries locks. PM031: a doubt; PM032: longer than the budget. Always there, so that it belongs to whom the trigger functions do.';
 
 -- sql/source/_create_pending_view.sql
 CREATE OR REPLACE FUNCTION pymig._create_pending_view(p_without text DEFAULT NULL)
@@ -5643,30 +5677,32 @@ DECLARE
             WHEN insufficient_resources OR system_error THEN
                 PERFORM nextval(%L);
                 RETURN NULL;', v_lost) END;
-    -- Only at READ COMMITTED: an older snapshot would miss wide rows. Only at depth 1: an application's own trigger changes rows that
-    -- are other than the transition table says by the time we read it.
+    -- Only at READ COMMITTED: an older snapshot would miss wide rows.
     v_direct text[] := ARRAY(SELECT e.entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.sync = 'direct' ORDER BY e.entity);
     v_is_direct text := format('n.%I::text = ANY (%L::text[])', p_source.entity_column, v_direct);
-    v_may_write text := format('
-            IF pg_trigger_depth() = 1 AND current_setting(''transaction_isolation'') = ''read committed''
-                AND coalesce(pg_sequence_last_value(%L), 0) < extract(epoch FROM clock_timestamp())
-                AND EXISTS (SELECT FROM new_rows AS n WHERE %s) AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000)',
-        format('pymig.%I', p_source.source || '_paused'), v_is_direct);
-    v_keeps_keys text := format('
-                AND NOT EXISTS (SELECT o.%1$I, o.%2$I, o.%3$I FROM old_rows AS o EXCEPT SELECT n.%1$I, n.%2$I, n.%3$I FROM new_rows AS n)',
+    v_keeps_keys text := format('NOT EXISTS (SELECT o.%1$I, o.%2$I, o.%3$I FROM old_rows AS o EXCEPT SELECT n.%1$I, n.%2$I, n.%3$I FROM new_rows AS n)',
         p_source.entity_column, p_source.channel_column, p_source.time_column);
     -- Where rows of others are among them, all keys are recorded: a recompute too many does no harm.
-    v_write text := format(' THEN
-                IF pymig.%I(ARRAY(SELECT n::%s FROM new_rows AS n WHERE %s)) AND NOT EXISTS (SELECT FROM new_rows AS n WHERE (%3$s) IS NOT TRUE) THEN
-                    RETURN NULL;
-                END IF;
-            END IF;', p_source.source || '_write_directly', p_source.narrow, v_is_direct);
-    v_write_inserted text := CASE WHEN v_direct = '{}' THEN '' ELSE v_may_write || v_write END;
-    v_write_updated text := CASE WHEN v_direct = '{}' THEN '' ELSE v_may_write || v_keeps_keys || v_write END;
+    v_write text := format('
+            IF current_setting(''transaction_isolation'') = ''read committed''
+                AND coalesce(pg_sequence_last_value(%1$L), 0) < extract(epoch FROM clock_timestamp())
+                AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE %2$s) THEN
+                BEGIN
+                    IF {keeps_keys} THEN
+                        PERFORM pymig.%3$I(ARRAY(SELECT ROW(n.*)::%4$s FROM new_rows AS n WHERE %2$s));
+                        IF NOT EXISTS (SELECT FROM new_rows AS n WHERE (%2$s) IS NOT TRUE) THEN
+                            RETURN NULL;
+                        END IF;
+                    END IF;
+                EXCEPTION
+                    WHEN OTHERS THEN
+                        PERFORM pymig._not_written(%5$L, SQLSTATE, SQLERRM);
+                END;
+            END IF;', format('pymig.%I', p_source.source || '_paused'), v_is_direct, p_source.source || '_write_directly', p_source.narrow, p_source.source);
+    v_write_inserted text := CASE WHEN v_direct = '{}' THEN '' ELSE replace(v_write, '{keeps_keys}', 'true') END;
+    v_write_updated text := CASE WHEN v_direct = '{}' THEN '' ELSE replace(v_write, '{keeps_keys}', v_keeps_keys) END;
 BEGIN
-    IF v_direct <> '{}' THEN
-        PERFORM pymig._create_direct_function(p_source);
-    END IF;
+    PERFORM pymig._create_direct_function(p_source);
     -- One row needs no DISTINCT, which is a third of what its trigger costs.
     -- SECURITY DEFINER: who ingests needs no privilege of ours. A session whose settings make every plan look dear would have
     -- each statement's keys compiled, for more than a second; the second SET costs about 1 % of a single-row statement.
@@ -6916,12 +6952,16 @@ AS $$
 DECLARE
     v_source pymig.source := pymig._source(p_source);
     v_entity text := pymig._canonical_entity(v_source, p_entity);
-    v_why text := CASE
-        WHEN NOT v_source.is_unique THEN 'it has no unique key on entity, channel and time, so several rows may be one cell'
+    v_why text;
+BEGIN
+    PERFORM pymig._require_read_committed();
+    -- One at a time: the trigger functions are made from what the source and all its entities have.
+    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = v_source.source FOR UPDATE;
+    v_why := CASE
+        WHEN NOT v_source.is_unique OR NOT (SELECT i.is_unique FROM pymig._index_paths(v_source.narrow, v_source.entity_column, v_source.channel_column, v_source.time_column) AS i) THEN 'it has no unique key on entity, channel and time, so several rows may be one cell'
         WHEN v_source.grain_ticks IS NOT NULL THEN 'it has a time grain, so several rows become one cell'
         WHEN pymig._is_partitioned(v_source.narrow) THEN 'it is partitioned, and what a partition has can come and go as a whole'
     END;
-BEGIN
     IF p_sync IS NULL OR p_sync NOT IN ('pending', 'direct') THEN
         RAISE EXCEPTION 'sync is pending or direct, not %', quote_nullable(p_sync)
             USING ERRCODE = 'PM007', HINT = 'pending: the worker writes the wide rows. direct: the statement that changes narrow rows does, where it can.';
@@ -6932,8 +6972,6 @@ BEGIN
         RAISE EXCEPTION '% can''t be written directly: %', v_source.narrow, v_why
             USING ERRCODE = 'PM030', HINT = 'Stay with pending, or read the narrow table where you must see your own writes.';
     END IF;
-    -- One at a time: the trigger functions are made from what all entities have.
-    PERFORM FROM pymig.source AS s WHERE s.source = v_source.source FOR UPDATE;
     UPDATE pymig.entity AS e SET sync = p_sync, direct_budget = p_budget WHERE e.source = v_source.source AND e.entity = v_entity;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no entity % is known in source %', quote_literal(v_entity), quote_literal(v_source.source)

@@ -35,12 +35,20 @@
         DECLARE
             v_turn bigint := coalesce(pg_sequence_last_value('pymig.plain_turn'), 0);
         BEGIN
-            IF pg_trigger_depth() = 1 AND current_setting('transaction_isolation') = 'read committed'
+            IF current_setting('transaction_isolation') = 'read committed'
                 AND coalesce(pg_sequence_last_value('pymig.plain_paused'), 0) < extract(epoch FROM clock_timestamp())
-                AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])) AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) THEN
-                IF pymig.plain_write_directly(ARRAY(SELECT n::tenant.samples FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[]))) AND NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::text = ANY ('{SHIP1}'::text[])) IS NOT TRUE) THEN
-                    RETURN NULL;
-                END IF;
+                AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])) THEN
+                BEGIN
+                    IF true THEN
+                        PERFORM pymig.plain_write_directly(ARRAY(SELECT ROW(n.*)::tenant.samples FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])));
+                        IF NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::text = ANY ('{SHIP1}'::text[])) IS NOT TRUE) THEN
+                            RETURN NULL;
+                        END IF;
+                    END IF;
+                EXCEPTION
+                    WHEN OTHERS THEN
+                        PERFORM pymig._not_written('plain', SQLSTATE, SQLERRM);
+                END;
             END IF;
             IF v_turn < 1099511627776 AND random() > 0.01 THEN
                 IF v_turn % 2 = 1 THEN
@@ -114,13 +122,20 @@
         DECLARE
             v_turn bigint := coalesce(pg_sequence_last_value('pymig.plain_turn'), 0);
         BEGIN
-            IF pg_trigger_depth() = 1 AND current_setting('transaction_isolation') = 'read committed'
+            IF current_setting('transaction_isolation') = 'read committed'
                 AND coalesce(pg_sequence_last_value('pymig.plain_paused'), 0) < extract(epoch FROM clock_timestamp())
-                AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])) AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000)
-                AND NOT EXISTS (SELECT o.ship_id, o.channel_id, o.created_time FROM old_rows AS o EXCEPT SELECT n.ship_id, n.channel_id, n.created_time FROM new_rows AS n) THEN
-                IF pymig.plain_write_directly(ARRAY(SELECT n::tenant.samples FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[]))) AND NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::text = ANY ('{SHIP1}'::text[])) IS NOT TRUE) THEN
-                    RETURN NULL;
-                END IF;
+                AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])) THEN
+                BEGIN
+                    IF NOT EXISTS (SELECT o.ship_id, o.channel_id, o.created_time FROM old_rows AS o EXCEPT SELECT n.ship_id, n.channel_id, n.created_time FROM new_rows AS n) THEN
+                        PERFORM pymig.plain_write_directly(ARRAY(SELECT ROW(n.*)::tenant.samples FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])));
+                        IF NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::text = ANY ('{SHIP1}'::text[])) IS NOT TRUE) THEN
+                            RETURN NULL;
+                        END IF;
+                    END IF;
+                EXCEPTION
+                    WHEN OTHERS THEN
+                        PERFORM pymig._not_written('plain', SQLSTATE, SQLERRM);
+                END;
             END IF;
             IF v_turn < 1099511627776 AND random() > 0.01 THEN
                 IF v_turn % 2 = 1 THEN
@@ -157,6 +172,12 @@
             r_entity record;
             r_part record;
         BEGIN
+            -- A statement inside of ours (of an application's trigger, or of a function in RETURNING) may have changed our rows, and written them: are they what we were told?
+            IF pymig._direct_keys() > 0 AND EXISTS (
+                SELECT FROM unnest(p_rows) AS n WHERE NOT EXISTS (
+                    SELECT FROM tenant.samples AS t WHERE t.ship_id = n.ship_id AND t.channel_id = n.channel_id AND t.created_time = n.created_time AND ROW(t.*)::record OPERATOR(pg_catalog.*=) ROW(n.*)::record)) THEN
+                RAISE EXCEPTION 'rows have changed meanwhile' USING ERRCODE = 'PM031', HINT = 'The worker does it.';
+            END IF;
             FOR r_entity IN
                 SELECT n.ship_id::text AS entity, array_agg(DISTINCT pymig.tick_of(n.created_time)) AS ticks FROM unnest(p_rows) AS n GROUP BY 1 ORDER BY 1
             LOOP
@@ -172,7 +193,7 @@
                             SELECT c.channel, c.part, c.wide_column, c.column_type
                             FROM pymig.channel AS c
                             JOIN pymig.part AS p ON p.source = c.source AND p.entity = c.entity AND p.part = c.part
-                            JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%I.%I', 'tenant', p.wide_table)) AND a.attnum = c.attnum
+                            JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%I.%I', 'tenant', p.wide_table))
                                 AND a.attname = c.wide_column AND a.atttypid = to_regtype(c.column_type) AND NOT a.attisdropped
                             WHERE c.source = 'plain' AND c.entity = r_entity.entity
                         ) AS c ON c.channel = n.channel_id::text
@@ -201,15 +222,6 @@
                 END IF;
             END LOOP;
             IF clock_timestamp() > v_started + v_budget THEN
-                PERFORM setval('pymig.plain_paused', extract(epoch FROM clock_timestamp())::bigint + 10);
+                PERFORM pymig._not_written('plain', 'PM032', 'it took longer than its budget');
             END IF;
-            RETURN true;
-        EXCEPTION
-            WHEN OTHERS THEN
-                -- Whatever was in the way, its keys go to the queue. What will be in the way of the next statement as well is not tried for 10 seconds.
-                IF SQLSTATE <> 'PM031' AND NOT pymig._is_in_the_way(SQLSTATE) THEN
-                    RAISE LOG 'pymig: direct writes of % pause for 10 seconds: % (%)', 'plain', SQLERRM, SQLSTATE;
-                    PERFORM setval('pymig.plain_paused', extract(epoch FROM clock_timestamp())::bigint + 10);
-                END IF;
-                RETURN false;
         END

@@ -699,7 +699,11 @@ class Resolver(threading.Thread):
         ).fetchall()
         for (gid,) in rows:
             verb = "COMMIT" if self.rng.random() < 0.7 else "ROLLBACK"
-            conn.execute(sql.SQL("{} PREPARED {}").format(sql.SQL(verb), gid))
+            # Busy: a session of ours that was cut off is still at it. Gone: it has done it.
+            with suppress(
+                psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.UndefinedObject
+            ):
+                conn.execute(sql.SQL("{} PREPARED {}").format(sql.SQL(verb), gid))
 
 
 class Reader(threading.Thread):

@@ -211,6 +211,33 @@ def test_a_wide_table_is_gone_and_the_narrow_one_truncated(stage: Stage) -> None
     assert stage.damage("y") == []
 
 
+@pytest.mark.parametrize("column", ["data_channel_id", "long_v", "value_format"])
+def test_a_narrow_column_is_renamed(stage: Stage, column: str) -> None:
+    """Ingest goes on; what the worker can't read it keeps, until the name is back."""
+    stage.main.run(f"ALTER TABLE {TABLE} RENAME {column} TO other")
+    insert = f"INSERT INTO {TABLE} (ship_id, data_channel_id, created_time, long_v, value_format) VALUES ('x', 'a', '{B}', 5, 'Integer')"
+    stage.main.run(insert.replace(column, "other"))
+    stage.main.run("CALL pymig.sync_pending()")
+    stage.main.run(f"ALTER TABLE {TABLE} RENAME other TO {column}")
+    assert stage.damage("x", "y") == []
+    assert stage.main.run(f"SELECT a FROM {WIDE}x WHERE created_time = '{B}'") == [(5,)]
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_the_narrow_table_is_renamed(stage: Stage, direct: bool) -> None:
+    """Followed: its oid is what counts."""
+    if direct:
+        stage.main.run("CALL pymig.set_sync('x', 'direct')")
+    stage.main.run(f"ALTER TABLE {TABLE} RENAME TO other")
+    stage.main.run(
+        "INSERT INTO tenant.other (ship_id, data_channel_id, created_time, long_v, value_format)"
+        f" VALUES ('x', 'a', '{B}', 5, 'Integer')"
+    )
+    stage.drain()
+    stage.main.run("CALL pymig.verify('x')")
+    assert stage.main.run(f"SELECT a FROM {WIDE}x WHERE created_time = '{B}'") == [(5,)]
+
+
 def test_the_view_is_gone(stage: Stage) -> None:
     """Verify makes it again."""
     stage.patch("_deal_types", ("v_columns + 2 > 1600", "p_is_appended AND v_part = 1"))

@@ -34,7 +34,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
 .PHONY: help setup install uninstall plan migrate verify status worker rollback demo stop clean \
-    test lint format bench bench-sync soak stress faults docs
+    test lint format bench bench-quick bench-sync soak stress faults docs
 
 help: ## This list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
@@ -113,6 +113,9 @@ format: $(SETUP) ## Format the Python code
 
 bench: $(SETUP_BENCH) ## Measure; ratios against the read floor and other tools
 	@$(PY) -m bench $(ARGS)
+
+bench-quick: $(SETUP_BENCH) ## The same on a small table, for a look
+	@$(PY) -m bench --quick --repeats 2 $(ARGS)
 
 bench-sync: $(SETUP) ## What sync costs ingest, and its lag; on quiet cores (ARGS= for both)
 	@$(PY) -m bench sync $(ARGS)

@@ -3005,6 +3005,8 @@ DECLARE
     v_started timestamptz := clock_timestamp();
     v_result record;
 BEGIN
+    -- Waits for no disk: what a crash takes back is the chunk's rows with its state, and it is moved again. The commit that ends the backfill waits for all.
+    PERFORM set_config('synchronous_commit', 'off', true);
     BEGIN
         PERFORM set_config('lock_timeout', '10s', true);
         PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => false);
@@ -6398,6 +6400,7 @@ BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     IF v_failure IS NOT NULL AND v_half > 0 THEN
         CALL pymig._drain_run(p_source, p_entity, p_buckets[:v_half]);
         CALL pymig._drain_run(p_source, p_entity, p_buckets[v_half + 1:]);
@@ -6471,28 +6474,34 @@ BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     PERFORM pymig._rotate_pending(p_source);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     PERFORM pymig._notice_lost(p_source);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     PERFORM pymig._queue_repairs(p_source);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     PERFORM pymig._compact_todo(p_source);
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     IF pymig._is_paused(p_source.source) THEN
         PERFORM pymig._note_once('WARNING', p_source.source, 'direct paused',
             'A statement that wrote wide rows itself took longer than its budget, or failed; the server''s log has the reason. For 10 seconds after each one the worker writes them.');
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     END IF;
 END
 $$;
@@ -7081,12 +7090,14 @@ BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     PERFORM pymig._require_read_committed();
     LOOP
         PERFORM pymig._heartbeat(p_worker);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
         v_goes_on := false;
         FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
             CONTINUE WHEN pymig._note_missing_source(v_source);
@@ -7094,15 +7105,18 @@ BEGIN
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
             v_looked := clock_timestamp();
             PERFORM pymig._collect_pending(v_source);
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
             CALL pymig._keep_queue(v_source);
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
             SELECT d.entities, d.runs, d.oldest INTO v_entities, v_runs, v_oldest FROM pymig._due_todo(v_source, v_place) AS d;
             v_until := clock_timestamp() + greatest(c_slice, 4 * (clock_timestamp() - v_looked));
             FOR v_i IN 1 .. coalesce(cardinality(v_runs), 0) LOOP
@@ -7116,6 +7130,7 @@ BEGIN
                     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
             END LOOP;
             IF p_adopt AND v_steps < c_adopted_chunks THEN
                 -- One chunk of one newcomer, then the others' keys are looked at again.
@@ -7126,6 +7141,7 @@ BEGIN
                     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
             END IF;
         END LOOP;
         EXIT WHEN NOT v_goes_on;
@@ -7135,6 +7151,7 @@ BEGIN
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     END LOOP;
 END
 $$;

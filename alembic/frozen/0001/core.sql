@@ -5566,12 +5566,16 @@ BEGIN
         $f$, NULL, NULL, p_source.source, p_source.entity_column, p_source.channel_column, p_source.time_column,
         p_source.bucket_ticks, v_value, pymig._cell_fault_sql(p_source), p_source.wide_schema, NULL, p_source.narrow));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I FROM PUBLIC', v_name);
+    -- Who sets a ship direct may be another role than the trigger functions run as.
+    EXECUTE format('ALTER FUNCTION pymig.%I OWNER TO %I', v_name, (
+        SELECT r.rolname FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner
+        WHERE p.oid = format('pymig.%I()', p_source.source || '_record_insert')::regprocedure));
     EXECUTE format('COMMENT ON FUNCTION pymig.%I IS %L', v_name,
         'Writes rows of direct entities into their wide tables, in the transaction that wrote them; an error where there is any doubt, which the trigger function catches. Waits for nothing.');
 END
 $$;
 COMMENT ON FUNCTION pymig._create_direct_function(pymig.source) IS
-    'Makes the function that the trigger functions of a source call while an entity of it is direct, in one subtransaction a statement. It only tries locks. PM031: a doubt; PM032: longer than the budget. Always there, so that it belongs to whom the trigger functions do.';
+    'Makes the function that the trigger functions of a source call while an entity of it is direct, in one subtransaction a statement. It only tries locks. PM031: a doubt; PM032: longer than the budget. It belongs to whom the trigger functions do.';
 
 -- sql/source/_create_pending_view.sql
 CREATE OR REPLACE FUNCTION pymig._create_pending_view(p_without text DEFAULT NULL)
@@ -5704,7 +5708,9 @@ DECLARE
     v_write_inserted text := CASE WHEN v_direct = '{}' THEN '' ELSE replace(v_write, '{keeps_keys}', 'true') END;
     v_write_updated text := CASE WHEN v_direct = '{}' THEN '' ELSE replace(v_write, '{keeps_keys}', v_keeps_keys) END;
 BEGIN
-    PERFORM pymig._create_direct_function(p_source);
+    IF v_direct <> '{}' THEN
+        PERFORM pymig._create_direct_function(p_source);
+    END IF;
     -- One row needs no DISTINCT, which is a third of what its trigger costs.
     -- SECURITY DEFINER: who ingests needs no privilege of ours. A session whose settings make every plan look dear would have
     -- each statement's keys compiled, for more than a second; the second SET costs about 1 % of a single-row statement.

@@ -76,7 +76,7 @@ def server(bindir: Path | None = None) -> Iterator[tuple[Cluster | None, str]]:
     settings = Settings.load()
     if bindir is None and not settings.uses_embedded_server:
         given = settings.conninfo
-        for url in _fresh(given, lambda name: psycopg.conninfo.make_conninfo(given, dbname=name)):
+        with _fresh(given, lambda name: psycopg.conninfo.make_conninfo(given, dbname=name)) as url:
             yield None, url
         return
     folder = Path(tempfile.mkdtemp(prefix="pymig-bench-", dir="/var/tmp"))
@@ -84,13 +84,14 @@ def server(bindir: Path | None = None) -> Iterator[tuple[Cluster | None, str]]:
     cluster = Cluster(folder / "server", settings=SETTINGS, binaries=find_binaries(bindir))
     try:
         cluster.start()
-        for url in _fresh(cluster.url(), cluster.url):
+        with _fresh(cluster.url(), cluster.url) as url:
             yield cluster, url
     finally:
         cluster.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
 def _fresh(admin: str, url: Callable[[str], str]) -> Iterator[str]:
     name = f"pymig_bench_{os.getpid()}"
     with psycopg.connect(admin, autocommit=True) as connection:

@@ -1040,7 +1040,6 @@ BEGIN
     IF v_bytes > pg_relation_size(v_todo::regclass) / 4 THEN
         RETURN false;
     END IF;
-    PERFORM set_config('synchronous_commit', 'off', true);
     -- Only workers and readers of the status meet this lock; ingest never touches todo.
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', v_todo);
     -- Not by VACUUM or CLUSTER: while an old snapshot is open they keep every dead row.
@@ -2985,8 +2984,8 @@ BEGIN
              SELECT r.* FROM unnest($1, $2) AS f (time, cells)
              LEFT JOIN old AS o ON o.time = f.time
              CROSS JOIN LATERAL json_populate_record(
-                 coalesce(o.cells, json_populate_record(NULL::%1$s, json_build_object(%3$L, f.time::text))), f.cells) AS r',
-            v_table, p_time_column, p_time_column)
+                 coalesce(o.cells, json_populate_record(NULL::%1$s, json_build_object(%2$L, f.time::text))), f.cells) AS r',
+            v_table, p_time_column)
         USING p_times, p_cells;
     END IF;
 END
@@ -4324,8 +4323,6 @@ BEGIN
     v_turn := coalesce(pg_sequence_last_value(v_sequence), 0);
     v_filled := format('%s_pending_%s', p_source.source, v_turn % 2 + 1);
     v_drained := format('%s_pending_%s', p_source.source, 2 - v_turn % 2);
-    -- A commit that waits for a hung standby would hold the lock, and a late writer with it.
-    PERFORM set_config('synchronous_commit', 'off', true);
     IF pymig._is_worn(p_source, v_drained, v_has_lost) THEN
         -- Never waits: behind a waiting ACCESS EXCLUSIVE lock every late writer would wait too.
         EXECUTE format('LOCK TABLE pymig.%I IN ACCESS EXCLUSIVE MODE NOWAIT', v_drained);
@@ -4350,7 +4347,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION pymig._rotate_pending(pymig.source) IS
-    'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. Lets the triggers off asking for the size once there is room again. In a transaction of its own at READ COMMITTED. Never waits for a lock.';
+    'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. Lets the triggers off asking for the size once there is room again. In a transaction of its own at READ COMMITTED, which commits without waiting. Never waits for a lock.';
 
 -- sql/core/functions/_serve_partition.sql
 CREATE OR REPLACE FUNCTION pymig._serve_partition(p_source pymig.source, p_lock_timeout interval)
@@ -5514,28 +5511,28 @@ BEGIN
             -- A statement inside of ours (of an application's trigger, or of a function in RETURNING) may have changed our rows, and written them: are they what we were told?
             IF pymig._direct_keys() > 0 AND EXISTS (
                 SELECT FROM unnest(p_rows) AS n WHERE NOT EXISTS (
-                    SELECT FROM %12$s AS t WHERE t.%4$I = n.%4$I AND t.%5$I = n.%5$I AND t.%6$I = n.%6$I AND ROW(t.*)::record OPERATOR(pg_catalog.*=) ROW(n.*)::record)) THEN
+                    SELECT FROM %9$s AS t WHERE t.%2$I = n.%2$I AND t.%3$I = n.%3$I AND t.%4$I = n.%4$I AND ROW(t.*)::record OPERATOR(pg_catalog.*=) ROW(n.*)::record)) THEN
                 RAISE EXCEPTION 'rows have changed meanwhile' USING ERRCODE = 'PM031', HINT = 'The worker does it.';
             END IF;
             FOR r_entity IN
-                SELECT n.%4$I::text AS entity, array_agg(DISTINCT pymig.tick_of(n.%6$I)) AS ticks FROM unnest(p_rows) AS n GROUP BY 1 ORDER BY 1
+                SELECT n.%2$I::text AS entity, array_agg(DISTINCT pymig.tick_of(n.%4$I)) AS ticks FROM unnest(p_rows) AS n GROUP BY 1 ORDER BY 1
             LOOP
-                v_budget := pymig._lock_directly(%3$L, r_entity.entity, r_entity.ticks, %7$s);
+                v_budget := pymig._lock_directly(%1$L, r_entity.entity, r_entity.ticks, %5$s);
                 -- A statement of its own: what others had locked until now is in its snapshot (R22).
                 FOR r_part IN
                     WITH cell AS MATERIALIZED (
-                        SELECT n.%6$I AS time, c.part, c.wide_column, c.column_type, CASE c.column_type %8$s END AS value,
-                            %9$s IS NULL AS is_plain
+                        SELECT n.%4$I AS time, c.part, c.wide_column, c.column_type, CASE c.column_type %6$s END AS value,
+                            %7$s IS NULL AS is_plain
                         FROM unnest(p_rows) AS n
                         LEFT JOIN (
                             SELECT c.channel, c.part, c.wide_column, c.column_type
                             FROM pymig.channel AS c
                             JOIN pymig.part AS p ON p.source = c.source AND p.entity = c.entity AND p.part = c.part
-                            JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%%I.%%I', %10$L, p.wide_table))
+                            JOIN pg_attribute AS a ON a.attrelid = to_regclass(format('%%I.%%I', %8$L, p.wide_table))
                                 AND a.attname = c.wide_column AND a.atttypid = to_regtype(c.column_type) AND NOT a.attisdropped
-                            WHERE c.source = %3$L AND c.entity = r_entity.entity
-                        ) AS c ON c.channel = n.%5$I::text
-                        WHERE n.%4$I::text = r_entity.entity
+                            WHERE c.source = %1$L AND c.entity = r_entity.entity
+                        ) AS c ON c.channel = n.%3$I::text
+                        WHERE n.%2$I::text = r_entity.entity
                     )
                     SELECT p.wide_table, array_agg(t.time ORDER BY t.time) AS times, array_agg(coalesce(j.cells, '{}') ORDER BY t.time) AS cells,
                         ARRAY(SELECT DISTINCT format('%%I %%s', x.wide_column, x.column_type) FROM cell AS x WHERE x.part = p.part) AS columns,
@@ -5544,7 +5541,7 @@ BEGIN
                     CROSS JOIN (SELECT DISTINCT x.time FROM cell AS x) AS t
                     LEFT JOIN (SELECT x.part, x.time, json_object_agg(x.wide_column, x.value) AS cells FROM cell AS x WHERE x.part IS NOT NULL GROUP BY 1, 2) AS j
                         ON j.part = p.part AND j.time = t.time
-                    WHERE p.source = %3$L AND p.entity = r_entity.entity
+                    WHERE p.source = %1$L AND p.entity = r_entity.entity
                     GROUP BY p.part, p.wide_table
                     ORDER BY p.part
                 LOOP
@@ -5553,18 +5550,18 @@ BEGIN
                     ELSIF clock_timestamp() > v_started + v_budget THEN
                         RAISE EXCEPTION 'it takes longer than its budget' USING ERRCODE = 'PM032', HINT = 'The worker does it.';
                     END IF;
-                    PERFORM pymig._merge_part(%10$L, r_part.wide_table, %6$L, r_part.columns, r_part.times, r_part.cells);
+                    PERFORM pymig._merge_part(%8$L, r_part.wide_table, %4$L, r_part.columns, r_part.times, r_part.cells);
                 END LOOP;
                 IF NOT FOUND THEN
                     RAISE EXCEPTION 'it has no wide table' USING ERRCODE = 'PM031', HINT = 'The worker does it.';
                 END IF;
             END LOOP;
             IF clock_timestamp() > v_started + v_budget THEN
-                PERFORM pymig._not_written(%3$L, 'PM032', 'it took longer than its budget');
+                PERFORM pymig._not_written(%1$L, 'PM032', 'it took longer than its budget');
             END IF;
         END
-        $f$, NULL, NULL, p_source.source, p_source.entity_column, p_source.channel_column, p_source.time_column,
-        p_source.bucket_ticks, v_value, pymig._cell_fault_sql(p_source), p_source.wide_schema, NULL, p_source.narrow));
+        $f$, p_source.source, p_source.entity_column, p_source.channel_column, p_source.time_column,
+        p_source.bucket_ticks, v_value, pymig._cell_fault_sql(p_source), p_source.wide_schema, p_source.narrow));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I FROM PUBLIC', v_name);
     -- Who sets a ship direct may be another role than the trigger functions run as.
     EXECUTE format('ALTER FUNCTION pymig.%I OWNER TO %I', v_name, (
@@ -5718,35 +5715,35 @@ BEGIN
         'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
         p_source.source || '_record_insert', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
-        BEGIN%11$s
-            IF %10$s THEN
+            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+        BEGIN%10$s
+            IF %9$s THEN
                 IF v_turn %% 2 = 1 THEN
-                    INSERT INTO pymig.%3$I (entity, time)
-                    SELECT n.%4$I, n.%5$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
-                ELSE
                     INSERT INTO pymig.%2$I (entity, time)
-                    SELECT n.%4$I, n.%5$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                ELSE
+                    INSERT INTO pymig.%1$I (entity, time)
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 END IF;
                 IF FOUND THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF %8$s THEN
-                PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n);
+            IF %7$s THEN
+                PERFORM nextval(%6$L) WHERE EXISTS (SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n);
                 IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                    PERFORM setval(%5$L, v_turn + 1099511627776);
                 END IF;
             ELSIF v_turn %% 2 = 1 THEN
-                INSERT INTO pymig.%3$I (entity, time)
-                SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n;
-            ELSE
                 INSERT INTO pymig.%2$I (entity, time)
-                SELECT DISTINCT n.%4$I, n.%5$I FROM new_rows AS n;
+                SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n;
+            ELSE
+                INSERT INTO pymig.%1$I (entity, time)
+                SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n;
             END IF;
-            RETURN NULL;%9$s
+            RETURN NULL;%8$s
         END
-        $f$, NULL, p_source.source || '_pending_1', p_source.source || '_pending_2',
+        $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
         p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, v_write_inserted));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_insert');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_insert',
@@ -5756,35 +5753,35 @@ BEGIN
         'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
         p_source.source || '_record_delete', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
-        BEGIN%11$s
-            IF %10$s THEN
+            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+        BEGIN%10$s
+            IF %9$s THEN
                 IF v_turn %% 2 = 1 THEN
-                    INSERT INTO pymig.%3$I (entity, time)
-                    SELECT o.%4$I, o.%5$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
-                ELSE
                     INSERT INTO pymig.%2$I (entity, time)
-                    SELECT o.%4$I, o.%5$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                    SELECT o.%3$I, o.%4$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                ELSE
+                    INSERT INTO pymig.%1$I (entity, time)
+                    SELECT o.%3$I, o.%4$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
                 END IF;
                 IF FOUND THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF %8$s THEN
-                PERFORM nextval(%7$L) WHERE EXISTS (SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o);
+            IF %7$s THEN
+                PERFORM nextval(%6$L) WHERE EXISTS (SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o);
                 IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                    PERFORM setval(%5$L, v_turn + 1099511627776);
                 END IF;
             ELSIF v_turn %% 2 = 1 THEN
-                INSERT INTO pymig.%3$I (entity, time)
-                SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o;
-            ELSE
                 INSERT INTO pymig.%2$I (entity, time)
-                SELECT DISTINCT o.%4$I, o.%5$I FROM old_rows AS o;
+                SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o;
+            ELSE
+                INSERT INTO pymig.%1$I (entity, time)
+                SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o;
             END IF;
-            RETURN NULL;%9$s
+            RETURN NULL;%8$s
         END
-        $f$, NULL, p_source.source || '_pending_1', p_source.source || '_pending_2',
+        $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
         p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, NULL));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_delete');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_delete',
@@ -5794,35 +5791,35 @@ BEGIN
         'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
         p_source.source || '_record_update', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
-        BEGIN%11$s
-            IF %10$s THEN
+            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+        BEGIN%10$s
+            IF %9$s THEN
                 IF v_turn %% 2 = 1 THEN
-                    INSERT INTO pymig.%3$I (entity, time)
-                    SELECT n.%4$I, n.%5$I FROM new_rows AS n JOIN old_rows AS o ON o.%4$I = n.%4$I AND o.%5$I = n.%5$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
-                ELSE
                     INSERT INTO pymig.%2$I (entity, time)
-                    SELECT n.%4$I, n.%5$I FROM new_rows AS n JOIN old_rows AS o ON o.%4$I = n.%4$I AND o.%5$I = n.%5$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I = n.%3$I AND o.%4$I = n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                ELSE
+                    INSERT INTO pymig.%1$I (entity, time)
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I = n.%3$I AND o.%4$I = n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 END IF;
                 IF FOUND THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF %8$s THEN
-                PERFORM nextval(%7$L) WHERE EXISTS (SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o);
+            IF %7$s THEN
+                PERFORM nextval(%6$L) WHERE EXISTS (SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o);
                 IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                    PERFORM setval(%5$L, v_turn + 1099511627776);
                 END IF;
             ELSIF v_turn %% 2 = 1 THEN
-                INSERT INTO pymig.%3$I (entity, time)
-                SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o;
-            ELSE
                 INSERT INTO pymig.%2$I (entity, time)
-                SELECT n.%4$I, n.%5$I FROM new_rows AS n UNION SELECT o.%4$I, o.%5$I FROM old_rows AS o;
+                SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o;
+            ELSE
+                INSERT INTO pymig.%1$I (entity, time)
+                SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o;
             END IF;
-            RETURN NULL;%9$s
+            RETURN NULL;%8$s
         END
-        $f$, NULL, p_source.source || '_pending_1', p_source.source || '_pending_2',
+        $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
         p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, v_write_updated));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_update');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_update',
@@ -5832,23 +5829,23 @@ BEGIN
         'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
         p_source.source || '_record_truncate', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
-        BEGIN%11$s
-            IF %8$s THEN
-                PERFORM nextval(%7$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
+            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+        BEGIN%10$s
+            IF %7$s THEN
+                PERFORM nextval(%6$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
                 IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                    PERFORM setval(%5$L, v_turn + 1099511627776);
                 END IF;
             ELSIF v_turn %% 2 = 1 THEN
-                INSERT INTO pymig.%3$I (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
-            ELSE
                 INSERT INTO pymig.%2$I (entity, time, kind)
                 VALUES (NULL, NULL, 'truncate:' || TG_RELID);
+            ELSE
+                INSERT INTO pymig.%1$I (entity, time, kind)
+                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
             END IF;
-            RETURN NULL;%9$s
+            RETURN NULL;%8$s
         END
-        $f$, NULL, p_source.source || '_pending_1', p_source.source || '_pending_2',
+        $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
         p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, NULL));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_truncate');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_truncate',
@@ -5858,23 +5855,23 @@ BEGIN
         'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
         p_source.source || '_record_row', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%6$L), 0);
-        BEGIN%11$s
-            IF %8$s THEN
-                PERFORM nextval(%7$L) WHERE EXISTS (SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT');
+            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+        BEGIN%10$s
+            IF %7$s THEN
+                PERFORM nextval(%6$L) WHERE EXISTS (SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT');
                 IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%6$L, v_turn + 1099511627776);
+                    PERFORM setval(%5$L, v_turn + 1099511627776);
                 END IF;
             ELSIF v_turn %% 2 = 1 THEN
-                INSERT INTO pymig.%3$I (entity, time)
-                SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT';
-            ELSE
                 INSERT INTO pymig.%2$I (entity, time)
-                SELECT NEW.%4$I, NEW.%5$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%4$I, OLD.%5$I WHERE TG_OP <> 'INSERT';
+                SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT';
+            ELSE
+                INSERT INTO pymig.%1$I (entity, time)
+                SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT';
             END IF;
-            RETURN NULL;%9$s
+            RETURN NULL;%8$s
         END
-        $f$, NULL, p_source.source || '_pending_1', p_source.source || '_pending_2',
+        $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
         p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, NULL));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_row');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_row',
@@ -6477,6 +6474,7 @@ CREATE OR REPLACE PROCEDURE pymig._keep_queue(p_source pymig.source)
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    -- Lazily: a commit that waits for a hung standby would hold the lock of a truncated table, and a late writer with it.
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;

@@ -687,7 +687,11 @@ def any_level(s: Stage) -> None:
     """Direct at every isolation level."""
     s.patch(
         "_create_trigger_functions",
-        ("current_setting(''transaction_isolation'') = ''read committed''", "true"),
+        (
+            "pg_catalog.current_setting(''transaction_isolation'')"
+            " OPERATOR(pg_catalog.=) ''read committed''",
+            "true",
+        ),
     )
 
 

@@ -25,15 +25,41 @@ HOSTILE = f"""
 CREATE SCHEMA evil AUTHORIZATION {ROLE};
 SET ROLE {ROLE};
 CREATE FUNCTION evil.caught() RETURNS bool LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION 'hijacked as %', current_user; END $$;
-CREATE FUNCTION evil.ne(text, text) RETURNS bool LANGUAGE sql AS 'SELECT evil.caught()';
-CREATE OPERATOR evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.ne);
-CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.ne);
-CREATE FUNCTION evil.now() RETURNS timestamptz LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM evil.caught(); RETURN NULL; END $$;
-CREATE FUNCTION evil.pg_trigger_depth() RETURNS int LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM evil.caught(); RETURN 0; END $$;
+    $$ BEGIN PERFORM nextval('evil.hits'); RAISE EXCEPTION 'hijacked as %', current_user; END $$;
+CREATE SEQUENCE evil.hits;
+GRANT ALL ON SCHEMA evil TO PUBLIC;
+GRANT ALL ON SEQUENCE evil.hits TO PUBLIC;
+DO $do$
+DECLARE
+    r_function record;
+    r_operator record;
+BEGIN
+    -- Of everything an expression is likely to name: the same, for the same types.
+    FOR r_function IN
+        SELECT p.proname, pg_get_function_identity_arguments(p.oid) AS arguments, p.prorettype::regtype AS result FROM pg_proc AS p
+        WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f' AND p.provariadic = 0 AND NOT p.proretset
+          AND p.proname IN ('pg_sequence_last_value', 'random', 'pg_relation_size', 'nextval', 'setval', 'mod', 'now', 'abs',
+              'clock_timestamp', 'current_setting', 'pg_trigger_depth', 'format', 'date_part', 'extract', 'quote_ident')
+    LOOP
+        EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.caught(); END $$',
+            r_function.proname, r_function.arguments, r_function.result);
+    END LOOP;
+    FOR r_operator IN
+        SELECT o.oprname, o.oprleft::regtype AS l, o.oprright::regtype AS r, o.oprresult::regtype AS result, row_number() OVER () AS n
+        FROM pg_operator AS o
+        WHERE o.oprnamespace = 'pg_catalog'::regnamespace AND o.oprkind = 'b' AND o.oprresult <> 0
+          AND o.oprname IN ('=', '<>', '<', '>', '<=', '>=', '+', '-', '*', '/', '%', '||', '~~')
+          AND o.oprleft::regtype::text !~ '^any' AND o.oprright::regtype::text !~ '^any'
+    LOOP
+        EXECUTE format('CREATE FUNCTION evil.operator_%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.caught(); END $$',
+            r_operator.n, r_operator.l, r_operator.r, r_operator.result);
+        EXECUTE format('CREATE OPERATOR evil.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = evil.operator_%s)',
+            r_operator.oprname, r_operator.l, r_operator.r, r_operator.n);
+    END LOOP;
+END
+$do$;
 CREATE DOMAIN evil.text AS pg_catalog.int4;
+CREATE DOMAIN evil.regclass AS pg_catalog.int4;
 CREATE TABLE evil.{SOURCE}_pending_1 (entity int CHECK (evil.caught()), time int);
 CREATE TABLE evil.new_rows (ship_id text, created_time timestamp);
 CREATE TABLE evil.old_rows (ship_id text, created_time timestamp);
@@ -171,10 +197,12 @@ def _states(errors: list[str]) -> list[str]:
 EXPECTED = ["23505", "42501", "42501", "42501"]  # what _ingest meets in any database
 
 
-def hostile(s: Stage) -> list[str]:
+def hostile(s: Stage, sync: str = "pending") -> list[str]:
     """A session whose search_path is full of traps; errors beyond the control's, and damage."""
     s.insert("x", "a", A, 1)
     s.migrate("x")
+    if sync == "direct":  # makes the trigger functions anew
+        s.main.run("CALL pymig.set_sync('x', %s)", sync)
     _role(s.main)
     s.main.conn.execute(HOSTILE)
     writer = s.session("writer")
@@ -189,17 +217,53 @@ def hostile(s: Stage) -> list[str]:
         errors = _ingest(writer, minute)
         if _states(errors) != EXPECTED:
             damage += errors
+    s.main.run(f"GRANT SELECT, UPDATE, DELETE, TRUNCATE ON {TABLE} TO {ROLE}")
+    some = (
+        "WHERE data_channel_id OPERATOR(pg_catalog.=) ANY (pg_catalog.string_to_array('{}', ','))"
+    )
+    for role, statement in (
+        ("replica", f"UPDATE {TABLE} SET long_v = 7 {some.format('b')}"),
+        ("origin", f"UPDATE {TABLE} SET long_v = 8 {some.format('b')}"),
+        ("origin", f"UPDATE {TABLE} SET long_v = 8 {some.format('many,new')}"),
+        ("replica", f"DELETE FROM {TABLE} {some.format('b')}"),
+        ("origin", f"DELETE FROM {TABLE} {some.format('many')}"),
+        ("origin", f"TRUNCATE {TABLE}"),
+    ):
+        writer.run(f"SET session_replication_role = {role}")
+        before = s.damage("x") if statement.startswith("TRUNCATE") else []
+        try:
+            writer.run(statement)
+        except psycopg.Error as error:
+            damage.append(f"{error} in {statement}")
+        damage += before
+    if hits := s.main.value("SELECT pg_sequence_last_value('evil.hits')"):
+        damage.append(f"{hits} names were hijacked")  # what an EXCEPTION block hides, too
     return damage + s.damage("x")
 
 
-def test_hostile_session(db: Database) -> None:
+@pytest.mark.parametrize("sync", ["pending", "direct"])
+def test_hostile_session(db: Database, sync: str) -> None:
     """Nothing of a session's own is taken for pymig's."""
-    assert hostile(Stage(db)) == []
+    s = Stage(db)
+    assert hostile(s, sync) == []
+    # Nothing that is refused there makes a pause, so a ship that is direct was written directly.
+    assert s.main.value("SELECT sync FROM pymig.status WHERE entity = 'x'") == sync
 
 
-def no_fixed_path(s: Stage) -> None:
-    """The trigger functions take the session's search_path."""
-    s.main.run(f"ALTER FUNCTION pymig.{SOURCE}_record_row RESET search_path")
+def unqualified(function: str, name: str) -> Callable[[Stage], None]:
+    """A trigger function leaves a name to the session's search_path."""
+
+    def mutate(s: Stage) -> None:
+        bare = name.removeprefix("OPERATOR(").removesuffix(")").removeprefix("pg_catalog.")
+        s.patch(f"{SOURCE}_record_{function}", (name, bare))
+
+    mutate.__name__ = f"{function}_{name}"
+    return mutate
+
+
+def direct_unqualified(s: Stage) -> None:
+    """What looks for direct entities leaves an operator to the session's search_path."""
+    s.patch("_create_trigger_functions", ("OPERATOR(pg_catalog.=) ANY", "= ANY"))
 
 
 def invoker(s: Stage) -> None:
@@ -207,12 +271,27 @@ def invoker(s: Stage) -> None:
     s.main.run(f"ALTER FUNCTION pymig.{SOURCE}_record_insert SECURITY INVOKER")
 
 
-@pytest.mark.parametrize("mutate", [no_fixed_path, invoker])
+MUTATIONS = [
+    invoker,
+    direct_unqualified,
+    unqualified("insert", "pg_catalog.pg_sequence_last_value"),
+    unqualified("insert", "pg_catalog.random"),
+    unqualified("insert", "pg_catalog.pg_relation_size"),
+    unqualified("insert", "pg_catalog.regclass"),
+    *(unqualified("insert", f"OPERATOR(pg_catalog.{name})") for name in ("+", "<", "%", "=", ">=")),
+    unqualified("update", "OPERATOR(pg_catalog.=)"),
+    unqualified("delete", "OPERATOR(pg_catalog.%)"),
+    unqualified("row", "OPERATOR(pg_catalog.<>)"),
+    unqualified("truncate", "OPERATOR(pg_catalog.>=)"),
+]
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__)
 def test_hostile_session_mutated(db: Database, mutate: Callable[[Stage], None]) -> None:
-    """It goes red without the fixed path, and without SECURITY DEFINER."""
+    """It goes red where a name is left to the session, and without SECURITY DEFINER."""
     stage = Stage(db)
     mutate(stage)
-    assert hostile(stage) != []
+    assert hostile(stage, "direct" if mutate is direct_unqualified else "pending") != []
 
 
 def test_settings_of_a_session(db: Database, empty_db: Database) -> None:

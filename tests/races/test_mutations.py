@@ -104,7 +104,11 @@ def unique_pending(s: Stage) -> None:
         s.patch(
             f"{SOURCE}_record_{event}",
             (f"{last};", f"{last} ON CONFLICT DO NOTHING;"),
-            ("OFFSET 1);", "OFFSET 1) ON CONFLICT DO NOTHING;"),
+            *(
+                [("OFFSET 1);", "OFFSET 1) ON CONFLICT DO NOTHING;")]
+                if event == "update"
+                else [("LIMIT 2;", "LIMIT 2 ON CONFLICT DO NOTHING;")]
+            ),
         )
 
 
@@ -229,7 +233,7 @@ def state_looked_up_by_trigger(s: Stage) -> None:
         s.patch(
             f"{SOURCE}_record_{event}",
             (f"_rows AS {row};", f"_rows AS {row} {known.format(row)};"),
-            (f"_rows AS {row} WHERE", f"_rows AS {row} {known.format(row)} AND"),
+            (f"_rows AS {row} LIMIT", f"_rows AS {row} {known.format(row)} LIMIT"),
         )
 
 

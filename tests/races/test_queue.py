@@ -524,12 +524,15 @@ def verified_in_between(s: Stage) -> None:
 
 def no_limit(s: Stage) -> None:
     """The queue grows as long as there is a disk."""
-    s.patch("_create_trigger_functions", (">= %s'", ">= 1000 * %s'"))
+    s.patch(
+        "_create_trigger_functions",
+        ("OPERATOR(pg_catalog.>=) %s'", "OPERATOR(pg_catalog.>=) 1000 * %s'"),
+    )
 
 
 def size_forgotten(s: Stage) -> None:
     """Who finds the queue full tells nobody."""
-    s.patch("_create_trigger_functions", ("IF v_turn < 1099511627776 THEN", "IF false THEN"))
+    s.patch("_create_trigger_functions", ("PERFORM pg_catalog.setval(%5$L", "PERFORM (%5$L"))
 
 
 def found_full_for_ever(s: Stage) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Final, LiteralString
 import pglast
 import psycopg
 import pytest
+from pglast import ast, enums
+from pglast.visitors import Visitor
 
 from pymig.errors import REGISTRY
 from pymig.paths import alembic_folder, sql_folder
@@ -88,7 +90,7 @@ def _is_inlinable(routine: dict[str, Any]) -> bool:
 
 def test_every_routine_has_a_search_path(conn: psycopg.Connection[Any]) -> None:
     """By a SET clause; else SET LOCAL after each COMMIT, or nothing to look up in any schema."""
-    bare = [r for r in _routines(conn) if not _has_path(r)]
+    bare = [r for r in _routines(conn) if not (_has_path(r) or r["definer"])]
     assert [r["name"] for r in bare if not (_controls_transactions(r) or _is_inlinable(r))] == []
     for routine in bare:
         if _controls_transactions(routine):
@@ -102,15 +104,101 @@ def test_every_routine_has_a_search_path(conn: psycopg.Connection[Any]) -> None:
             assert commits or "SELECT" not in routine["body"].upper(), routine["name"]
 
 
+def _expressions(node: Any) -> Iterator[str]:
+    """Expressions and statements of a parsed routine, each as SQL."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _expressions(item)
+    elif isinstance(node, dict):
+        if "query" in node:
+            yield ("SELECT " if node.get("parseMode") == 2 else "") + node["query"]
+        for item in node.values():
+            yield from _expressions(item)
+
+
+class _Unqualified(Visitor):
+    """Collects what a search_path would have to find."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def visit(self, _: Any, node: ast.Node) -> None:
+        names: tuple[ast.String, ...] | None = None
+        match node:
+            case ast.A_Expr():
+                names = node.name
+            case ast.FuncCall():
+                names = node.funcname
+            case ast.TypeName():
+                names = node.names
+            case ast.SubLink(subLinkType=enums.SubLinkType.ANY_SUBLINK, operName=None):
+                self.found.append("IN")
+            case ast.SubLink():
+                names = node.operName
+            case ast.CaseExpr() if node.arg:
+                self.found.append("CASE x WHEN")
+            case ast.JoinExpr() if node.usingClause or node.isNatural:
+                self.found.append("USING")
+            # The names of transition tables go before those of any schema's tables.
+            case ast.RangeVar() if not (
+                node.schemaname or node.relname in ("new_rows", "old_rows")
+            ):
+                self.found.append(str(node.relname))
+        if names and len(names) == 1:
+            self.found.append(str(names[0].sval))
+
+
+def unqualified(body: str) -> list[str]:
+    """Operators, functions, types and tables a PL/pgSQL body leaves to the search_path."""
+    parsed = pglast.parse_plpgsql(
+        f"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $_lint_${body}$_lint_$"
+    )
+    visitor = _Unqualified()
+    for text in _expressions(parsed):
+        visitor(pglast.parse_sql(text))
+    declared = (
+        d["PLpgSQL_var"] for d in parsed[0]["PLpgSQL_function"]["datums"] if "PLpgSQL_var" in d
+    )
+    # Types that are words of the grammar, and so can't be another's.
+    visitor.found += [
+        v["datatype"]["PLpgSQL_type"]["typname"]
+        for v in declared
+        if v["refname"].startswith("v_") and v["datatype"]["PLpgSQL_type"]["typname"] != "int8"
+    ]
+    return visitor.found
+
+
 def test_definer_routines_are_locked_up(conn: psycopg.Connection[Any]) -> None:
-    """SECURITY DEFINER only with a search_path, for triggers, and not for PUBLIC to call."""
+    """SECURITY DEFINER only for triggers, no name left to a search_path, not for PUBLIC to call."""
     conn.execute(SOURCES)
+    conn.execute("UPDATE pymig.source SET queue_tablespace = 'pg_default'")  # with a handler
+    conn.execute("INSERT INTO pymig.entity (source, entity, sync) VALUES ('keyed', 'x', 'direct')")
+    conn.execute("SELECT pymig._create_trigger_functions(s) FROM pymig.source AS s")
     definers = [r for r in _routines(conn) if r["definer"]]
     assert len(definers) >= 10  # the triggers of two sources
     for routine in definers:
-        assert _has_path(routine), routine["name"]
+        assert unqualified(routine["body"]) == [], routine["name"]
         assert not routine["is_public"], routine["name"]
         assert routine["is_trigger"], routine["name"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("IF v_turn = 1 THEN RETURN NULL; END IF;", ["="]),
+        ("IF v_turn OPERATOR(pg_catalog.=) abs(1) THEN RETURN NULL; END IF;", ["abs"]),
+        ("PERFORM 'x'::regclass;", ["regclass"]),
+        ("INSERT INTO keys SELECT FROM new_rows AS n;", ["keys"]),
+        ("PERFORM CASE v_turn WHEN 1 THEN 2 END;", ["CASE x WHEN"]),
+        ("PERFORM FROM new_rows JOIN old_rows USING (id);", ["USING"]),
+        ("PERFORM 1 IN (SELECT n.id FROM new_rows AS n);", ["IN"]),
+        ("PERFORM 1 IS DISTINCT FROM 2;", ["="]),
+        ("DECLARE v_text text; BEGIN NULL; END;", ["text"]),
+    ],
+)  # fmt: skip
+def test_lint_sees_what_is_not_qualified(text: str, found: list[str]) -> None:
+    """The rule above can fail."""
+    assert unqualified(f"DECLARE v_turn bigint; BEGIN {text} RETURN NULL; END") == found
 
 
 @pytest.mark.parametrize("sources", [False, True], ids=["installed", "with_sources"])

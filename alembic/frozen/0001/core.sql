@@ -5670,25 +5670,27 @@ DECLARE
     v_lost text := format('pymig.%I', p_source.source || '_lost');
     -- Limits are part of the function: nothing is looked up that an old snapshot could hide or a lock could hold.
     v_is_full text := CASE WHEN p_source.queue_limit IS NULL THEN 'false' ELSE format(
-        'pg_relation_size(CASE WHEN v_turn %% 2 = 1 THEN %L::regclass ELSE %L::regclass END) >= %s',
+        'pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN %L::pg_catalog.regclass ELSE %L::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) %s',
         format('pymig.%I', p_source.source || '_pending_2'), format('pymig.%I', p_source.source || '_pending_1'), p_source.queue_limit) END;
-    -- To ask for a size is a sixth of what a single row's trigger costs: one in a hundred asks, and all once one has found it full.
-    v_is_unwatched text := CASE WHEN p_source.queue_limit IS NULL THEN 'true' ELSE 'v_turn < 1099511627776 AND random() > 0.01' END;
+    -- To ask for a size is a sixth of what a single row's trigger costs: one in a hundred asks, as if the queue had been found full,
+    -- and all once one has found it so. Part of the same expression, since each that is not immutable takes a snapshot.
+    v_is_watched text := CASE WHEN p_source.queue_limit IS NULL THEN ''
+        ELSE ' OPERATOR(pg_catalog.+) CASE WHEN pg_catalog.random() OPERATOR(pg_catalog.<) 0.01 THEN 1099511627776 ELSE 0 END' END;
     -- Only a disk that can be full by itself is worth a subtransaction a statement (R19).
     v_handler text := CASE WHEN p_source.queue_tablespace IS NULL THEN '' ELSE format('
         EXCEPTION
             WHEN insufficient_resources OR system_error THEN
-                PERFORM nextval(%L);
+                PERFORM pg_catalog.nextval(%L);
                 RETURN NULL;', v_lost) END;
     -- Only at READ COMMITTED: an older snapshot would miss wide rows.
     v_direct text[] := ARRAY(SELECT e.entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.sync = 'direct' ORDER BY e.entity);
-    v_is_direct text := format('n.%I::text = ANY (%L::text[])', p_source.entity_column, v_direct);
+    v_is_direct text := format('n.%I::pg_catalog.text OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.text[])', p_source.entity_column, v_direct);
     v_keeps_keys text := format('NOT EXISTS (SELECT o.%1$I, o.%2$I, o.%3$I FROM old_rows AS o EXCEPT SELECT n.%1$I, n.%2$I, n.%3$I FROM new_rows AS n)',
         p_source.entity_column, p_source.channel_column, p_source.time_column);
     -- Where rows of others are among them, all keys are recorded: a recompute too many does no harm.
     v_write text := format('
-            IF current_setting(''transaction_isolation'') = ''read committed''
-                AND coalesce(pg_sequence_last_value(%1$L), 0) < extract(epoch FROM clock_timestamp())
+            IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ''read committed''
+                AND coalesce(pg_catalog.pg_sequence_last_value(%1$L), 0) OPERATOR(pg_catalog.<) extract(epoch FROM pg_catalog.clock_timestamp())
                 AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE %2$s) THEN
                 BEGIN
                     IF {keeps_keys} THEN
@@ -5708,33 +5710,34 @@ BEGIN
     IF v_direct <> '{}' THEN
         PERFORM pymig._create_direct_function(p_source);
     END IF;
-    -- One row needs no DISTINCT, which is a third of what its trigger costs.
-    -- SECURITY DEFINER: who ingests needs no privilege of ours. A session whose settings make every plan look dear would have
-    -- each statement's keys compiled, for more than a second; the second SET costs about 1 % of a single-row statement.
+    -- One row needs no DISTINCT, which is a third of what its trigger costs. Of two updated rows one may have kept its key, so LIMIT would not do.
+    -- SECURITY DEFINER: who ingests needs no privilege of ours. Without jit = off, a session whose first statement is a huge one would
+    -- have each of its later ones compiled, since its plans are kept.
         EXECUTE format(
-        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
+        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS %L',
         p_source.source || '_record_insert', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)%9$s;
+            v_recorded bigint;
         BEGIN%10$s
-            IF %9$s THEN
-                IF v_turn %% 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.%2$I (entity, time)
-                    SELECT n.%3$I, n.%4$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n LIMIT 2;
                 ELSE
                     INSERT INTO pymig.%1$I (entity, time)
-                    SELECT n.%3$I, n.%4$I FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n LIMIT 2;
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
             IF %7$s THEN
-                PERFORM nextval(%6$L) WHERE EXISTS (SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%5$L, v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn %% 2 = 1 THEN
+                PERFORM pg_catalog.nextval(%6$L) WHERE EXISTS (SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n);
+                PERFORM pg_catalog.setval(%5$L, t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.%2$I (entity, time)
                 SELECT DISTINCT n.%3$I, n.%4$I FROM new_rows AS n;
             ELSE
@@ -5744,35 +5747,36 @@ BEGIN
             RETURN NULL;%8$s
         END
         $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, v_write_inserted));
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_watched, v_write_inserted));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_insert');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_insert',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format(
-        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
+        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS %L',
         p_source.source || '_record_delete', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)%9$s;
+            v_recorded bigint;
         BEGIN%10$s
-            IF %9$s THEN
-                IF v_turn %% 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.%2$I (entity, time)
-                    SELECT o.%3$I, o.%4$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                    SELECT o.%3$I, o.%4$I FROM old_rows AS o LIMIT 2;
                 ELSE
                     INSERT INTO pymig.%1$I (entity, time)
-                    SELECT o.%3$I, o.%4$I FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                    SELECT o.%3$I, o.%4$I FROM old_rows AS o LIMIT 2;
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
             IF %7$s THEN
-                PERFORM nextval(%6$L) WHERE EXISTS (SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%5$L, v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn %% 2 = 1 THEN
+                PERFORM pg_catalog.nextval(%6$L) WHERE EXISTS (SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o);
+                PERFORM pg_catalog.setval(%5$L, t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.%2$I (entity, time)
                 SELECT DISTINCT o.%3$I, o.%4$I FROM old_rows AS o;
             ELSE
@@ -5782,35 +5786,36 @@ BEGIN
             RETURN NULL;%8$s
         END
         $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, NULL));
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_watched, NULL));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_delete');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_delete',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format(
-        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
+        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS %L',
         p_source.source || '_record_update', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)%9$s;
+            v_recorded bigint;
         BEGIN%10$s
-            IF %9$s THEN
-                IF v_turn %% 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.%2$I (entity, time)
-                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I = n.%3$I AND o.%4$I = n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I OPERATOR(pg_catalog.=) n.%3$I AND o.%4$I OPERATOR(pg_catalog.=) n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 ELSE
                     INSERT INTO pymig.%1$I (entity, time)
-                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I = n.%3$I AND o.%4$I = n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I OPERATOR(pg_catalog.=) n.%3$I AND o.%4$I OPERATOR(pg_catalog.=) n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
             IF %7$s THEN
-                PERFORM nextval(%6$L) WHERE EXISTS (SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%5$L, v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn %% 2 = 1 THEN
+                PERFORM pg_catalog.nextval(%6$L) WHERE EXISTS (SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o);
+                PERFORM pg_catalog.setval(%5$L, t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.%2$I (entity, time)
                 SELECT n.%3$I, n.%4$I FROM new_rows AS n UNION SELECT o.%3$I, o.%4$I FROM old_rows AS o;
             ELSE
@@ -5820,59 +5825,57 @@ BEGIN
             RETURN NULL;%8$s
         END
         $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, v_write_updated));
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_watched, v_write_updated));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_update');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_update',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format(
-        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
+        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS %L',
         p_source.source || '_record_truncate', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0);
         BEGIN%10$s
             IF %7$s THEN
-                PERFORM nextval(%6$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%5$L, v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn %% 2 = 1 THEN
+                PERFORM pg_catalog.nextval(%6$L) WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID));
+                PERFORM pg_catalog.setval(%5$L, t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.%2$I (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
+                VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID);
             ELSE
                 INSERT INTO pymig.%1$I (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
+                VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID);
             END IF;
             RETURN NULL;%8$s
         END
         $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, NULL));
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_watched, NULL));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_truncate');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_truncate',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');
 
         EXECUTE format(
-        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L',
+        'CREATE OR REPLACE FUNCTION pymig.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS %L',
         p_source.source || '_record_row', format($f$
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value(%5$L), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0);
         BEGIN%10$s
             IF %7$s THEN
-                PERFORM nextval(%6$L) WHERE EXISTS (SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT');
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval(%5$L, v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn %% 2 = 1 THEN
+                PERFORM pg_catalog.nextval(%6$L) WHERE EXISTS (SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT');
+                PERFORM pg_catalog.setval(%5$L, t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value(%5$L), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.%2$I (entity, time)
-                SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT';
+                SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT';
             ELSE
                 INSERT INTO pymig.%1$I (entity, time)
-                SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP <> 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP <> 'INSERT';
+                SELECT NEW.%3$I, NEW.%4$I WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD.%3$I, OLD.%4$I WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT';
             END IF;
             RETURN NULL;%8$s
         END
         $f$, p_source.source || '_pending_1', p_source.source || '_pending_2',
-        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_unwatched, NULL));
+        p_source.entity_column, p_source.time_column, v_turn, v_lost, v_is_full, v_handler, v_is_watched, NULL));
     EXECUTE format('REVOKE ALL ON FUNCTION pymig.%I() FROM PUBLIC', p_source.source || '_record_row');
     EXECUTE format('COMMENT ON FUNCTION pymig.%I() IS %L', p_source.source || '_record_row',
         'Records the keys a change of the narrow table touched. Nothing else: it can neither wait nor fail for a wide table.');

@@ -1,26 +1,27 @@
 -- awkward_record_delete
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.awkward_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0) OPERATOR(pg_catalog.+) CASE WHEN pg_catalog.random() OPERATOR(pg_catalog.<) 0.01 THEN 1099511627776 ELSE 0 END;
+            v_recorded bigint;
         BEGIN
-            IF v_turn < 1099511627776 AND random() > 0.01 THEN
-                IF v_turn % 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.awkward_pending_2 (entity, time)
-                    SELECT o."select", o."time'" FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                    SELECT o."select", o."time'" FROM old_rows AS o LIMIT 2;
                 ELSE
                     INSERT INTO pymig.awkward_pending_1 (entity, time)
-                    SELECT o."select", o."time'" FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                    SELECT o."select", o."time'" FROM old_rows AS o LIMIT 2;
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.awkward_pending_2'::regclass ELSE 'pymig.awkward_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.awkward_lost') WHERE EXISTS (SELECT DISTINCT o."select", o."time'" FROM old_rows AS o);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.awkward_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.awkward_pending_2'::pg_catalog.regclass ELSE 'pymig.awkward_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.awkward_lost') WHERE EXISTS (SELECT DISTINCT o."select", o."time'" FROM old_rows AS o);
+                PERFORM pg_catalog.setval('pymig.awkward_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.awkward_pending_2 (entity, time)
                 SELECT DISTINCT o."select", o."time'" FROM old_rows AS o;
             ELSE
@@ -33,26 +34,27 @@
 -- awkward_record_insert
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.awkward_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0) OPERATOR(pg_catalog.+) CASE WHEN pg_catalog.random() OPERATOR(pg_catalog.<) 0.01 THEN 1099511627776 ELSE 0 END;
+            v_recorded bigint;
         BEGIN
-            IF v_turn < 1099511627776 AND random() > 0.01 THEN
-                IF v_turn % 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.awkward_pending_2 (entity, time)
-                    SELECT n."select", n."time'" FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n."select", n."time'" FROM new_rows AS n LIMIT 2;
                 ELSE
                     INSERT INTO pymig.awkward_pending_1 (entity, time)
-                    SELECT n."select", n."time'" FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n."select", n."time'" FROM new_rows AS n LIMIT 2;
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.awkward_pending_2'::regclass ELSE 'pymig.awkward_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.awkward_lost') WHERE EXISTS (SELECT DISTINCT n."select", n."time'" FROM new_rows AS n);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.awkward_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.awkward_pending_2'::pg_catalog.regclass ELSE 'pymig.awkward_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.awkward_lost') WHERE EXISTS (SELECT DISTINCT n."select", n."time'" FROM new_rows AS n);
+                PERFORM pg_catalog.setval('pymig.awkward_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.awkward_pending_2 (entity, time)
                 SELECT DISTINCT n."select", n."time'" FROM new_rows AS n;
             ELSE
@@ -65,19 +67,18 @@
 -- awkward_record_row
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.awkward_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0);
         BEGIN
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.awkward_pending_2'::regclass ELSE 'pymig.awkward_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.awkward_lost') WHERE EXISTS (SELECT NEW."select", NEW."time'" WHERE TG_OP <> 'DELETE' UNION SELECT OLD."select", OLD."time'" WHERE TG_OP <> 'INSERT');
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.awkward_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.awkward_pending_2'::pg_catalog.regclass ELSE 'pymig.awkward_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.awkward_lost') WHERE EXISTS (SELECT NEW."select", NEW."time'" WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD."select", OLD."time'" WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT');
+                PERFORM pg_catalog.setval('pymig.awkward_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.awkward_pending_2 (entity, time)
-                SELECT NEW."select", NEW."time'" WHERE TG_OP <> 'DELETE' UNION SELECT OLD."select", OLD."time'" WHERE TG_OP <> 'INSERT';
+                SELECT NEW."select", NEW."time'" WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD."select", OLD."time'" WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT';
             ELSE
                 INSERT INTO pymig.awkward_pending_1 (entity, time)
-                SELECT NEW."select", NEW."time'" WHERE TG_OP <> 'DELETE' UNION SELECT OLD."select", OLD."time'" WHERE TG_OP <> 'INSERT';
+                SELECT NEW."select", NEW."time'" WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD."select", OLD."time'" WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT';
             END IF;
             RETURN NULL;
         END
@@ -85,19 +86,18 @@
 -- awkward_record_truncate
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.awkward_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0);
         BEGIN
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.awkward_pending_2'::regclass ELSE 'pymig.awkward_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.awkward_lost') WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.awkward_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.awkward_pending_2'::pg_catalog.regclass ELSE 'pymig.awkward_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.awkward_lost') WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID));
+                PERFORM pg_catalog.setval('pymig.awkward_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.awkward_pending_2 (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
+                VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID);
             ELSE
                 INSERT INTO pymig.awkward_pending_1 (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
+                VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID);
             END IF;
             RETURN NULL;
         END
@@ -105,26 +105,27 @@
 -- awkward_record_update
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.awkward_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0) OPERATOR(pg_catalog.+) CASE WHEN pg_catalog.random() OPERATOR(pg_catalog.<) 0.01 THEN 1099511627776 ELSE 0 END;
+            v_recorded bigint;
         BEGIN
-            IF v_turn < 1099511627776 AND random() > 0.01 THEN
-                IF v_turn % 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.awkward_pending_2 (entity, time)
-                    SELECT n."select", n."time'" FROM new_rows AS n JOIN old_rows AS o ON o."select" = n."select" AND o."time'" = n."time'" WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n."select", n."time'" FROM new_rows AS n JOIN old_rows AS o ON o."select" OPERATOR(pg_catalog.=) n."select" AND o."time'" OPERATOR(pg_catalog.=) n."time'" WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 ELSE
                     INSERT INTO pymig.awkward_pending_1 (entity, time)
-                    SELECT n."select", n."time'" FROM new_rows AS n JOIN old_rows AS o ON o."select" = n."select" AND o."time'" = n."time'" WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n."select", n."time'" FROM new_rows AS n JOIN old_rows AS o ON o."select" OPERATOR(pg_catalog.=) n."select" AND o."time'" OPERATOR(pg_catalog.=) n."time'" WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.awkward_pending_2'::regclass ELSE 'pymig.awkward_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.awkward_lost') WHERE EXISTS (SELECT n."select", n."time'" FROM new_rows AS n UNION SELECT o."select", o."time'" FROM old_rows AS o);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.awkward_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.awkward_pending_2'::pg_catalog.regclass ELSE 'pymig.awkward_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.awkward_lost') WHERE EXISTS (SELECT n."select", n."time'" FROM new_rows AS n UNION SELECT o."select", o."time'" FROM old_rows AS o);
+                PERFORM pg_catalog.setval('pymig.awkward_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.awkward_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.awkward_pending_2 (entity, time)
                 SELECT n."select", n."time'" FROM new_rows AS n UNION SELECT o."select", o."time'" FROM old_rows AS o;
             ELSE

@@ -1,26 +1,27 @@
 -- plain_record_delete
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.plain_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0) OPERATOR(pg_catalog.+) CASE WHEN pg_catalog.random() OPERATOR(pg_catalog.<) 0.01 THEN 1099511627776 ELSE 0 END;
+            v_recorded bigint;
         BEGIN
-            IF v_turn < 1099511627776 AND random() > 0.01 THEN
-                IF v_turn % 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.plain_pending_2 (entity, time)
-                    SELECT o.ship_id, o.created_time FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                    SELECT o.ship_id, o.created_time FROM old_rows AS o LIMIT 2;
                 ELSE
                     INSERT INTO pymig.plain_pending_1 (entity, time)
-                    SELECT o.ship_id, o.created_time FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM old_rows OFFSET 1);
+                    SELECT o.ship_id, o.created_time FROM old_rows AS o LIMIT 2;
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.plain_lost') WHERE EXISTS (SELECT DISTINCT o.ship_id, o.created_time FROM old_rows AS o);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.plain_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.plain_pending_2'::pg_catalog.regclass ELSE 'pymig.plain_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.plain_lost') WHERE EXISTS (SELECT DISTINCT o.ship_id, o.created_time FROM old_rows AS o);
+                PERFORM pg_catalog.setval('pymig.plain_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time)
                 SELECT DISTINCT o.ship_id, o.created_time FROM old_rows AS o;
             ELSE
@@ -33,15 +34,16 @@
 -- plain_record_insert
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.plain_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0) OPERATOR(pg_catalog.+) CASE WHEN pg_catalog.random() OPERATOR(pg_catalog.<) 0.01 THEN 1099511627776 ELSE 0 END;
+            v_recorded bigint;
         BEGIN
-            IF current_setting('transaction_isolation') = 'read committed'
-                AND coalesce(pg_sequence_last_value('pymig.plain_paused'), 0) < extract(epoch FROM clock_timestamp())
-                AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])) THEN
+            IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed'
+                AND coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_paused'), 0) OPERATOR(pg_catalog.<) extract(epoch FROM pg_catalog.clock_timestamp())
+                AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{SHIP1}'::pg_catalog.text[])) THEN
                 BEGIN
                     IF true THEN
-                        PERFORM pymig.plain_write_directly(ARRAY(SELECT ROW(n.*)::tenant.samples FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])));
-                        IF NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::text = ANY ('{SHIP1}'::text[])) IS NOT TRUE) THEN
+                        PERFORM pymig.plain_write_directly(ARRAY(SELECT ROW(n.*)::tenant.samples FROM new_rows AS n WHERE n.ship_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{SHIP1}'::pg_catalog.text[])));
+                        IF NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{SHIP1}'::pg_catalog.text[])) IS NOT TRUE) THEN
                             RETURN NULL;
                         END IF;
                     END IF;
@@ -50,24 +52,24 @@
                         PERFORM pymig._not_written('plain', SQLSTATE, SQLERRM);
                 END;
             END IF;
-            IF v_turn < 1099511627776 AND random() > 0.01 THEN
-                IF v_turn % 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.plain_pending_2 (entity, time)
-                    SELECT n.ship_id, n.created_time FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.ship_id, n.created_time FROM new_rows AS n LIMIT 2;
                 ELSE
                     INSERT INTO pymig.plain_pending_1 (entity, time)
-                    SELECT n.ship_id, n.created_time FROM new_rows AS n WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.ship_id, n.created_time FROM new_rows AS n LIMIT 2;
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.plain_lost') WHERE EXISTS (SELECT DISTINCT n.ship_id, n.created_time FROM new_rows AS n);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.plain_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.plain_pending_2'::pg_catalog.regclass ELSE 'pymig.plain_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.plain_lost') WHERE EXISTS (SELECT DISTINCT n.ship_id, n.created_time FROM new_rows AS n);
+                PERFORM pg_catalog.setval('pymig.plain_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time)
                 SELECT DISTINCT n.ship_id, n.created_time FROM new_rows AS n;
             ELSE
@@ -80,19 +82,18 @@
 -- plain_record_row
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.plain_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0);
         BEGIN
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.plain_lost') WHERE EXISTS (SELECT NEW.ship_id, NEW.created_time WHERE TG_OP <> 'DELETE' UNION SELECT OLD.ship_id, OLD.created_time WHERE TG_OP <> 'INSERT');
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.plain_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.plain_pending_2'::pg_catalog.regclass ELSE 'pymig.plain_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.plain_lost') WHERE EXISTS (SELECT NEW.ship_id, NEW.created_time WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD.ship_id, OLD.created_time WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT');
+                PERFORM pg_catalog.setval('pymig.plain_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time)
-                SELECT NEW.ship_id, NEW.created_time WHERE TG_OP <> 'DELETE' UNION SELECT OLD.ship_id, OLD.created_time WHERE TG_OP <> 'INSERT';
+                SELECT NEW.ship_id, NEW.created_time WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD.ship_id, OLD.created_time WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT';
             ELSE
                 INSERT INTO pymig.plain_pending_1 (entity, time)
-                SELECT NEW.ship_id, NEW.created_time WHERE TG_OP <> 'DELETE' UNION SELECT OLD.ship_id, OLD.created_time WHERE TG_OP <> 'INSERT';
+                SELECT NEW.ship_id, NEW.created_time WHERE TG_OP OPERATOR(pg_catalog.<>) 'DELETE' UNION SELECT OLD.ship_id, OLD.created_time WHERE TG_OP OPERATOR(pg_catalog.<>) 'INSERT';
             END IF;
             RETURN NULL;
         END
@@ -100,19 +101,18 @@
 -- plain_record_truncate
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.plain_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0);
         BEGIN
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.plain_lost') WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' || TG_RELID));
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.plain_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.plain_pending_2'::pg_catalog.regclass ELSE 'pymig.plain_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.plain_lost') WHERE EXISTS (VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID));
+                PERFORM pg_catalog.setval('pymig.plain_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
+                VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID);
             ELSE
                 INSERT INTO pymig.plain_pending_1 (entity, time, kind)
-                VALUES (NULL, NULL, 'truncate:' || TG_RELID);
+                VALUES (NULL, NULL, 'truncate:' OPERATOR(pg_catalog.||) TG_RELID);
             END IF;
             RETURN NULL;
         END
@@ -120,15 +120,16 @@
 -- plain_record_update
 
         DECLARE
-            v_turn bigint := coalesce(pg_sequence_last_value('pymig.plain_turn'), 0);
+            v_turn bigint := coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0) OPERATOR(pg_catalog.+) CASE WHEN pg_catalog.random() OPERATOR(pg_catalog.<) 0.01 THEN 1099511627776 ELSE 0 END;
+            v_recorded bigint;
         BEGIN
-            IF current_setting('transaction_isolation') = 'read committed'
-                AND coalesce(pg_sequence_last_value('pymig.plain_paused'), 0) < extract(epoch FROM clock_timestamp())
-                AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])) THEN
+            IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed'
+                AND coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_paused'), 0) OPERATOR(pg_catalog.<) extract(epoch FROM pg_catalog.clock_timestamp())
+                AND NOT EXISTS (SELECT FROM new_rows OFFSET 20000) AND EXISTS (SELECT FROM new_rows AS n WHERE n.ship_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{SHIP1}'::pg_catalog.text[])) THEN
                 BEGIN
                     IF NOT EXISTS (SELECT o.ship_id, o.channel_id, o.created_time FROM old_rows AS o EXCEPT SELECT n.ship_id, n.channel_id, n.created_time FROM new_rows AS n) THEN
-                        PERFORM pymig.plain_write_directly(ARRAY(SELECT ROW(n.*)::tenant.samples FROM new_rows AS n WHERE n.ship_id::text = ANY ('{SHIP1}'::text[])));
-                        IF NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::text = ANY ('{SHIP1}'::text[])) IS NOT TRUE) THEN
+                        PERFORM pymig.plain_write_directly(ARRAY(SELECT ROW(n.*)::tenant.samples FROM new_rows AS n WHERE n.ship_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{SHIP1}'::pg_catalog.text[])));
+                        IF NOT EXISTS (SELECT FROM new_rows AS n WHERE (n.ship_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{SHIP1}'::pg_catalog.text[])) IS NOT TRUE) THEN
                             RETURN NULL;
                         END IF;
                     END IF;
@@ -137,24 +138,24 @@
                         PERFORM pymig._not_written('plain', SQLSTATE, SQLERRM);
                 END;
             END IF;
-            IF v_turn < 1099511627776 AND random() > 0.01 THEN
-                IF v_turn % 2 = 1 THEN
+            IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
+                IF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.plain_pending_2 (entity, time)
-                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id = n.ship_id AND o.created_time = n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id OPERATOR(pg_catalog.=) n.ship_id AND o.created_time OPERATOR(pg_catalog.=) n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 ELSE
                     INSERT INTO pymig.plain_pending_1 (entity, time)
-                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id = n.ship_id AND o.created_time = n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id OPERATOR(pg_catalog.=) n.ship_id AND o.created_time OPERATOR(pg_catalog.=) n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
                 END IF;
-                IF FOUND THEN
+                GET DIAGNOSTICS v_recorded = ROW_COUNT;
+                IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
                     RETURN NULL;
                 END IF;
             END IF;
-            IF pg_relation_size(CASE WHEN v_turn % 2 = 1 THEN 'pymig.plain_pending_2'::regclass ELSE 'pymig.plain_pending_1'::regclass END) >= 1073741824 THEN
-                PERFORM nextval('pymig.plain_lost') WHERE EXISTS (SELECT n.ship_id, n.created_time FROM new_rows AS n UNION SELECT o.ship_id, o.created_time FROM old_rows AS o);
-                IF v_turn < 1099511627776 THEN
-                    PERFORM setval('pymig.plain_turn', v_turn + 1099511627776);
-                END IF;
-            ELSIF v_turn % 2 = 1 THEN
+            IF pg_catalog.pg_relation_size(CASE WHEN v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN 'pymig.plain_pending_2'::pg_catalog.regclass ELSE 'pymig.plain_pending_1'::pg_catalog.regclass END) OPERATOR(pg_catalog.>=) 1073741824 THEN
+                PERFORM pg_catalog.nextval('pymig.plain_lost') WHERE EXISTS (SELECT n.ship_id, n.created_time FROM new_rows AS n UNION SELECT o.ship_id, o.created_time FROM old_rows AS o);
+                PERFORM pg_catalog.setval('pymig.plain_turn', t.turn OPERATOR(pg_catalog.+) 1099511627776)
+                FROM (SELECT coalesce(pg_catalog.pg_sequence_last_value('pymig.plain_turn'), 0)) AS t (turn) WHERE t.turn OPERATOR(pg_catalog.<) 1099511627776;
+            ELSIF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                 INSERT INTO pymig.plain_pending_2 (entity, time)
                 SELECT n.ship_id, n.created_time FROM new_rows AS n UNION SELECT o.ship_id, o.created_time FROM old_rows AS o;
             ELSE

@@ -1,9 +1,10 @@
 """How long a committed row takes into the wide table, and what ingest notices, at a steady rate.
 
-Three phases in turn, repeated: without pymig; with sync; with sync while another ship is migrated,
-over and over. pgbench ingests a second of a ship a statement, at the rate asked for. An independent
-probe commits a row and polls the wide table for it; a sampler looks for sessions of ingest that
-wait for a lock of pymig's.
+Four phases in turn, repeated: without pymig; with sync; with sync while another ship is migrated,
+over and over; without pymig, while one session reads that ship, over and over: what ingest notices
+of any that keeps a core busy. pgbench ingests a second of a ship a statement, at the rate asked
+for. An independent probe commits a row and polls the wide table for it; a sampler looks for
+sessions of ingest that wait for a lock of pymig's.
 """
 
 import threading
@@ -16,14 +17,20 @@ from typing import Any
 
 import psycopg
 
+from bench.backfill import job_of
 from bench.load import APPLICATION, Load, Run, Worker, ingest, quantile
 from bench.server import connect, execute, render
 from bench.sync import SHIPS, prepare
 
 CONTROL, SYNC, WORST = "without pymig", "sync", "sync, another ship back-filled"
+BUSY = "without pymig, another ship read"
+PHASES = (CONTROL, SYNC, WORST, BUSY)
 HISTORY = "SHIP5"
 _PROBE_PAUSE, _POLL, _SAMPLE = 0.1, 0.005, 0.02  # seconds
 _GIVEN_UP = 30.0
+# With a short history, tables of 1,000 columns made and dropped would be most of what is noticed.
+_COPIES = 39
+_POLLS = 25  # of a probe where nothing is to come: as many as it takes with sync
 
 Figures = dict[str, dict[str, float]]
 
@@ -42,6 +49,9 @@ def run(
     with connect(url) as connection:
         row = connection.execute(render("sync_names")).fetchone()
         assert row
+        connection.execute(render("sync_triggers", on=False))
+        execute(connection, render("lag_history", ship=HISTORY, copies=_COPIES))
+        connection.execute(render("sync_triggers", on=True))
     load = Load("steady", render("pgbench_batch", ships=1, seconds=1), channels, clients=4)
     runs: dict[str, list[Run]] = defaultdict(list)
     lags: dict[str, list[float]] = defaultdict(list)
@@ -49,26 +59,23 @@ def run(
     ticks = count()
     with Worker(url) as worker:
         for n in range(repeats):
-            for phase in (CONTROL, SYNC, WORST)[:: 1 if n % 2 == 0 else -1]:
-                is_on = phase != CONTROL
+            for phase in PHASES[:: 1 if n % 2 == 0 else -1]:
+                is_on = phase in (SYNC, WORST)
                 with connect(url) as connection:
                     connection.execute(render("sync_triggers", on=is_on))
                     with (
                         worker.working() if is_on else nullcontext(),
-                        _beside(_probe, url, row[0], ticks, lags[phase])
-                        if is_on
-                        else nullcontext(),
+                        _beside(_probe, url, row[0], ticks, lags[phase] if is_on else None),
                         _beside(_sample, url, waits[phase]),
                         _beside(_migrate, url, types) if phase == WORST else nullcontext(),
+                        _beside(_read, url) if phase == BUSY else nullcontext(),
                     ):
                         runs[phase] += ingest(url, load, rate=rate / channels, seconds=seconds)
                     connection.execute(render("sync_triggers", on=True))
                     execute(connection, render("sync_clean"))
             say(f"lag: repetition {n + 1} of {repeats}")
     total = seconds * repeats
-    return {
-        p: _figures(runs[p], lags[p], waits[p], channels, total) for p in (CONTROL, SYNC, WORST)
-    }
+    return {p: _figures(runs[p], lags[p], waits[p], channels, total) for p in PHASES}
 
 
 def _figures(
@@ -112,20 +119,24 @@ def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[None]:
 
 
 def _probe(
-    stop: threading.Event, url: str, channel: str, ticks: Iterator[int], lags: list[float]
+    stop: threading.Event, url: str, channel: str, ticks: Iterator[int], lags: list[float] | None
 ) -> None:
-    """Commit a row, poll for it; a lag is at most a poll too long."""
+    """Commit a row, poll for it; a lag is at most a poll too long. The same load without lags."""
     write, look = render("lag_probe", write=True), render("lag_probe", write=False)
     with connect(url) as connection:
         while not stop.wait(_PROBE_PAUSE):
             tick = next(ticks)
             connection.execute(write, [channel, tick])
             began = time.perf_counter()
-            while (connection.execute(look, [tick]).fetchone() or [0])[0] == 0:
+            for n in count(1):
+                found = connection.execute(look, [tick]).fetchone() != (0,)
+                if found if lags is not None else n == _POLLS:
+                    break
                 if time.perf_counter() - began > _GIVEN_UP:
                     raise RuntimeError(f"a row was not in the wide table after {_GIVEN_UP} s")
                 time.sleep(_POLL)
-            lags.append(time.perf_counter() - began)
+            if lags is not None:
+                lags.append(time.perf_counter() - began)
 
 
 def _sample(stop: threading.Event, url: str, waits: list[float]) -> None:
@@ -134,6 +145,14 @@ def _sample(stop: threading.Event, url: str, waits: list[float]) -> None:
         while not stop.wait(_SAMPLE):
             row = connection.execute(query, [APPLICATION]).fetchone()
             waits.append(row[0] if row else 0.0)
+
+
+def _read(stop: threading.Event, url: str) -> None:
+    """Read the ship with the long history as a backfill has to, and again."""
+    with connect(url) as connection:
+        statement = job_of(url, HISTORY, "text").sql("read_floor")
+        while not stop.is_set():
+            connection.execute(statement)
 
 
 def _migrate(stop: threading.Event, url: str, types: str) -> None:

@@ -162,11 +162,13 @@ def lag_table(data: dict[str, Any]) -> str:
         lines.append(f"| {name} | {f['rows']:,.0f} | {' | '.join([*seen, *took, wait])} |")
     control, worst = phases[lag.CONTROL], phases[lag.WORST]
     ratio = worst["ingest_p99"] / control["ingest_p99"]
+    beside = worst["ingest_p99"] / phases[lag.BUSY]["ingest_p99"]
     lines += [
         "",
         f"- lag p99, {lag.WORST}: goal < 500 ms: {1000 * worst['lag_p99']:.0f} ms, "
         f"{_met(worst['lag_p99'] < 0.5)}",
         f"- ingest p99, {lag.WORST} ÷ {lag.CONTROL}: goal ≤ 1.5: {ratio:.2f}, {_met(ratio <= 1.5)}",
+        f"- the same ÷ {lag.BUSY}: {beside:.2f}",
         f"- longest wait of ingest for a lock of pymig's: goal 0: "
         f"{1000 * max(f['lock_wait'] for f in phases.values()):.0f} ms, "
         f"{_met(not any(f['lock_wait'] for f in phases.values()))}",

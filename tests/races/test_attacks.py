@@ -110,7 +110,7 @@ def test_start_between_two_others(db: Database) -> None:
                 second.start("CALL pymig.start_sync('x')")
                 s.stopped(second)
             s.stopped_or_done(first)
-        back.finish()
+        s.stopped_or_done(back)  # for its next table it may have to wait for the second start
         with suppress(psycopg.Error):
             first.finish()
         s.stopped_or_done(second)
@@ -118,6 +118,7 @@ def test_start_between_two_others(db: Database) -> None:
             s.main.run(BACKFILL)
         s.insert("x", "a", B, 2)
     second.finish()
+    back.finish()
     s.main.run(BACKFILL)
     assert s.damage("x") == []
 

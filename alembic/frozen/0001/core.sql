@@ -5230,22 +5230,24 @@ COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
     'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest would wait for.';
 
 -- sql/source/_aligned_sql.sql
-CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_type text)
+CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_type text, p_first int, p_last int)
 RETURNS text
 LANGUAGE sql
 IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+    -- OFFSET 0: pulled up, the CASE would be planned once for each column. *= compares images, as fast as memory is read; what only looks different takes the longer way to the same cells.
     SELECT format(
-        ', aligned_%1$s AS MATERIALIZED (
-             SELECT g.ord, CASE WHEN g.times = r.base THEN g.cells ELSE (
-                 SELECT array_agg(u.cell ORDER BY t.i)
-                 FROM unnest(r.times) WITH ORDINALITY AS t (time, i)
-                 LEFT JOIN unnest(g.times, g.cells) AS u (time, cell) ON u.time = t.time) END AS cells
-             FROM gathered_%1$s AS g CROSS JOIN grid AS r)', p_type)
+        'SELECT g.ord, CASE WHEN ROW(g.times)::record OPERATOR(pg_catalog.*=) ROW(r.base)::record THEN g.cells ELSE (
+             SELECT array_agg(u.cell ORDER BY t.i)
+             FROM unnest(r.times) WITH ORDINALITY AS t (time, i)
+             LEFT JOIN unnest(g.times, g.cells) AS u (time, cell) ON u.time = t.time) END AS cells
+         FROM gathered_%1$s AS g CROSS JOIN grid AS r
+         WHERE g.ord BETWEEN %2$s AND %3$s
+         OFFSET 0', p_type, p_first, p_last)
 $$;
-COMMENT ON FUNCTION pymig._aligned_sql(text) IS
-    'CTE aligned_<type>: the cells of each channel on the grid of all times. A channel with the commonest times passes straight through; they are the beginning of the grid, and unnest fills the rest with NULL.';
+COMMENT ON FUNCTION pymig._aligned_sql(text, int, int) IS
+    'SELECT of the cells of each channel of a type, from one ord to another, on the grid of all times. A channel with the commonest times passes straight through; they are the beginning of the grid, and unnest fills the rest with NULL.';
 
 -- sql/source/_arm.sql
 CREATE OR REPLACE FUNCTION pymig._arm(p_source pymig.source, p_relation regclass, p_lock_timeout interval)
@@ -5444,6 +5446,7 @@ CREATE OR REPLACE FUNCTION pymig._channel_values(p_source text, p_entity text, p
 RETURNS SETOF text
 LANGUAGE plpgsql
 STABLE
+ROWS 10
     SET search_path = pg_catalog, pg_temp
     SET row_security = off
     SET jit = off
@@ -5464,7 +5467,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._channel_values(text, text, text) IS
-    'The channels the narrow table has for an entity (in some partitions only, by a condition of _leaves_sql), as text, by a loose scan (9 ms for 1,000). STABLE: in the snapshot of the statement that calls it, but planned apart, because the settings that make gathering fast make this slow.';
+    'The channels the narrow table has for an entity (in some partitions only, by a condition of _leaves_sql), as text, by a loose scan (9 ms for 1,000). ROWS 10, so that a join hashes this list and not what was gathered: a hash table would hold a copy of all arrays. STABLE: in the snapshot of the statement that calls it, but planned apart, because the settings that make gathering fast make this slow.';
 
 -- sql/source/_column_types.sql
 CREATE OR REPLACE FUNCTION pymig._column_types(p_source text, p_entity text)
@@ -5955,7 +5958,7 @@ AS $$
                  WHERE n.entity = %3$L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = %1$L)) AND %4$s
                  GROUP BY n.channel),
              gathered_%1$s AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_%1$s AS g JOIN channel AS c ON c.channel = g.channel)',
             p_type, p_source.source || '_cell', p_entity, p_condition)
         WHEN p_by_key THEN format(
@@ -6088,9 +6091,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- min() of one array per channel: the filter runs once per channel, not per row.
     SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s', k.columns, (
-        SELECT string_agg(format('CROSS JOIN (SELECT %1$s FROM aligned_%2$s AS a) AS across_%2$s', a.picks, a.column_type), ' ' ORDER BY a.column_type)
+        SELECT string_agg(format('CROSS JOIN (SELECT %s FROM (%s) AS a) AS across_%s',
+            a.picks, pymig._aligned_sql(a.column_type, a.first, a.last), a.column_type), ' ' ORDER BY a.column_type)
         FROM (
-            SELECT c.column_type, string_agg(format('min(a.cells) FILTER (WHERE a.ord = %1$s) AS "%1$s"', c.ord), ', ' ORDER BY c.ord) AS picks
+            SELECT c.column_type, min(c.ord) AS first, max(c.ord) AS last,
+                string_agg(format('min(a.cells) FILTER (WHERE a.ord = %1$s) AS "%1$s"', c.ord), ', ' ORDER BY c.ord) AS picks
             FROM pymig.channel AS c
             WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
             GROUP BY c.column_type
@@ -6115,8 +6120,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
-    v_cadences text := (SELECT string_agg(format('SELECT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t));
-    v_times text := 'SELECT u.time FROM cadence AS c CROSS JOIN LATERAL unnest(c.times) AS u (time)';
+    v_gathered text := (SELECT string_agg(format('SELECT g.ord, g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t));
+    -- Those of channels whose times look other than the commonest.
+    v_times text := format(
+        'SELECT u.time
+         FROM (SELECT DISTINCT g.times FROM (%s) AS g WHERE ROW(g.times)::record OPERATOR(pg_catalog.*<>) ROW(b.times)::record) AS c
+         CROSS JOIN LATERAL unnest(c.times) AS u (time)', v_gathered);
     v_input text;
     v_writes text;
 BEGIN
@@ -6133,17 +6142,18 @@ BEGIN
     FROM pymig.part AS p
     WHERE p.source = p_source.source AND p.entity = p_entity;
     RETURN format(
-        'WITH %s%s,
-         cadence AS MATERIALIZED (SELECT g.times, count(*) AS channels FROM (%s) AS g GROUP BY g.times),
+        'WITH %1$s%2$s,
+         base AS MATERIALIZED (
+             SELECT coalesce((SELECT g.times FROM (%3$s) AS g WHERE g.ord = (
+                 SELECT min(g.ord) FROM (%3$s) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times)]
+                 ORDER BY count(*) DESC LIMIT 1)), ''{}'') AS times),
          grid AS MATERIALIZED (
-             SELECT b.times AS base, b.times || ARRAY(%s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
-             FROM (SELECT c.times FROM (
-                 SELECT c.times, c.channels FROM cadence AS c UNION ALL SELECT ''{}'', 0) AS c ORDER BY c.channels DESC LIMIT 1) AS b)%s%s
-         SELECT %s, (SELECT count(*) FROM written_1), %s',
+             SELECT b.times AS base, b.times || ARRAY(%4$s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
+             FROM base AS b)%5$s
+         SELECT %6$s, (SELECT count(*) FROM written_1), %7$s',
         v_input,
         (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, p_condition, p_by_key), '') FROM unnest(v_types) AS t (t)),
-        v_cadences, v_times,
-        (SELECT string_agg(pymig._aligned_sql(t.t), '') FROM unnest(v_types) AS t (t)),
+        v_gathered, v_times,
         v_writes,
         -- Read by time, rows without a channel are among the cells too, and belong to the quarantine.
         (SELECT format(CASE WHEN p_by_key THEN '(SELECT coalesce(sum(g.rows), 0)::bigint FROM (%1$s) AS g)' ELSE '(SELECT count(*) FROM cell AS x)' END

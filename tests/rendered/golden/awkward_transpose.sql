@@ -4,14 +4,17 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
                  SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) AS cells,
                      count(*) AS rows, count(x.as_text) AS filled
                  FROM cell AS x WHERE x.column_type = 'text' GROUP BY x.ord),
-         cadence AS MATERIALIZED (SELECT g.times, count(*) AS channels FROM (SELECT g.times FROM gathered_text AS g) AS g GROUP BY g.times),
+         base AS MATERIALIZED (
+             SELECT coalesce((SELECT g.times FROM (SELECT g.ord, g.times FROM gathered_text AS g) AS g WHERE g.ord = (
+                 SELECT min(g.ord) FROM (SELECT g.ord, g.times FROM gathered_text AS g) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times)]
+                 ORDER BY count(*) DESC LIMIT 1)), '{}') AS times),
          grid AS MATERIALIZED (
              SELECT b.times AS base, b.times || ARRAY(SELECT x.time FROM cell AS x EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
-             FROM (SELECT c.times FROM (
-                 SELECT c.times, c.channels FROM cadence AS c UNION ALL SELECT '{}', 0) AS c ORDER BY c.channels DESC LIMIT 1) AS b), aligned_text AS MATERIALIZED (
-             SELECT g.ord, CASE WHEN g.times = r.base THEN g.cells ELSE (
-                 SELECT array_agg(u.cell ORDER BY t.i)
-                 FROM unnest(r.times) WITH ORDINALITY AS t (time, i)
-                 LEFT JOIN unnest(g.times, g.cells) AS u (time, cell) ON u.time = t.time) END AS cells
-             FROM gathered_text AS g CROSS JOIN grid AS r), written_1 AS (INSERT INTO "it's 1"""."%I; --_o'brien\" ("time'", _d41d8cd9, """; DROP TABLE x; --", "ééééééééééééééééééééééééééé_63925886") SELECT unnest(r.times), unnest(across_text."1"), unnest(across_text."2"), unnest(across_text."3") FROM grid AS r CROSS JOIN (SELECT min(a.cells) FILTER (WHERE a.ord = 1) AS "1", min(a.cells) FILTER (WHERE a.ord = 2) AS "2", min(a.cells) FILTER (WHERE a.ord = 3) AS "3" FROM aligned_text AS a) AS across_text RETURNING 1)
+             FROM base AS b), written_1 AS (INSERT INTO "it's 1"""."%I; --_o'brien\" ("time'", _d41d8cd9, """; DROP TABLE x; --", "ééééééééééééééééééééééééééé_63925886") SELECT unnest(r.times), unnest(across_text."1"), unnest(across_text."2"), unnest(across_text."3") FROM grid AS r CROSS JOIN (SELECT min(a.cells) FILTER (WHERE a.ord = 1) AS "1", min(a.cells) FILTER (WHERE a.ord = 2) AS "2", min(a.cells) FILTER (WHERE a.ord = 3) AS "3" FROM (SELECT g.ord, CASE WHEN ROW(g.times)::record OPERATOR(pg_catalog.*=) ROW(r.base)::record THEN g.cells ELSE (
+             SELECT array_agg(u.cell ORDER BY t.i)
+             FROM unnest(r.times) WITH ORDINALITY AS t (time, i)
+             LEFT JOIN unnest(g.times, g.cells) AS u (time, cell) ON u.time = t.time) END AS cells
+         FROM gathered_text AS g CROSS JOIN grid AS r
+         WHERE g.ord BETWEEN 1 AND 3
+         OFFSET 0) AS a) AS across_text RETURNING 1)
          SELECT (SELECT count(*) FROM cell AS x), (SELECT coalesce(sum(g.filled), 0)::bigint FROM (SELECT g.rows, g.filled FROM gathered_text AS g) AS g), (SELECT count(*) FROM written_1), (SELECT array_agg(DISTINCT x.channel) FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL)

@@ -6,21 +6,21 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
                  WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'float8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
              gathered_float8 AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_float8 AS g JOIN channel AS c ON c.channel = g.channel), raw_int8 AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_int8) AS cells
                  FROM pymig.plain_cell AS n
                  WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'int8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
              gathered_int8 AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_int8 AS g JOIN channel AS c ON c.channel = g.channel), raw_text AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_text) AS cells
                  FROM pymig.plain_cell AS n
                  WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'text')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
              gathered_text AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, cardinality(array_remove(g.cells, NULL)) AS filled
+                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_text AS g JOIN channel AS c ON c.channel = g.channel), wide_1 AS MATERIALIZED (
              SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
              FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), unequal_float8 AS MATERIALIZED (

@@ -524,6 +524,24 @@ def test_refusal_is_one_sentence_and_leaves_nothing(db: Database, what: str) -> 
     assert error.diag.message_hint
 
 
+@pytest.mark.parametrize("column", ["ship", "ch"])
+def test_a_collation_that_blurs_is_refused(db: Database, column: str) -> None:
+    """Where 'X' and 'x' are equal, the triggers would take two entities for one."""
+    conn = db.connect(options=LIMIT)
+    conn.execute(TABLES)
+    try:
+        conn.execute(
+            "CREATE COLLATION blur (provider = icu, locale = 'und-u-ks-level2',"
+            " deterministic = false)"
+        )
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server is built without ICU, so no collation of it blurs")
+    conn.execute(f"ALTER TABLE t ALTER COLUMN {column} TYPE text COLLATE blur".encode())
+    error = _refused(conn, {})
+    assert (error.sqlstate, _is_one_sentence(error)) == ("PM003", True), str(error)
+    assert column in str(error)
+
+
 @pytest.mark.parametrize("granted", ["nothing", "SELECT", "TRIGGER"])
 def test_missing_privilege_is_refused(db: Database, granted: LiteralString) -> None:
     """Who may not read the table, or not create triggers on it, hears so now (PM008)."""

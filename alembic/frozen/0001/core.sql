@@ -433,6 +433,10 @@ DECLARE
         SELECT string_agg(format('%I is %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ') FROM pg_attribute AS a
         WHERE a.attrelid = p_source.narrow AND a.attname IN (p_source.entity_column, p_source.channel_column)
           AND a.atttypid <> ALL ('{text,varchar,uuid,int2,int4,int8}'::regtype[]));
+    -- What is equal there and differs as text would be one entity for the triggers and two for the wide tables.
+    v_blurred text := (
+        SELECT string_agg(quote_ident(a.attname), ', ') FROM pg_attribute AS a JOIN pg_collation AS l ON l.oid = a.attcollation
+        WHERE a.attrelid = p_source.narrow AND a.attname IN (p_source.entity_column, p_source.channel_column) AND NOT l.collisdeterministic);
     v_unordered text := (
         SELECT string_agg(quote_ident(a.attname), ', ') FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
         WHERE a.attrelid = p_source.narrow AND a.attname = ANY (p_source.tie_break) AND t.typname <> 'varchar' AND NOT EXISTS (
@@ -463,6 +467,8 @@ BEGIN
             'a value column is named twice'
         WHEN v_wrong_id IS NOT NULL THEN
             format('%s; entity and channel must be text, varchar, uuid or an integer type', v_wrong_id)
+        WHEN v_blurred IS NOT NULL THEN
+            format('the collation of %s takes different texts for equal, so it can''t tell entities or channels apart', v_blurred)
         WHEN v_unordered IS NOT NULL THEN format('the type of %s has no order, so it can''t break ties', v_unordered)
         WHEN p_source.time_type NOT IN ('timestamp without time zone', 'timestamp with time zone', 'date', 'bigint') THEN
             format('column %I is %s; a time must be timestamp, timestamptz, date or a bigint epoch', p_source.time_column, p_source.time_type)

@@ -108,6 +108,23 @@ def direct_writes(s: Stage) -> list[str]:
     return after(s, "x")
 
 
+def vetoed_on_the_way(s: Stage) -> list[str]:
+    """An UPDATE moves two rows, and a trigger of the new partition swallows one of them."""
+    fill(s, "x")
+    s.migrate("x")
+    s.main.run(
+        "CREATE FUNCTION tenant.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+    )
+    s.main.run(
+        "CREATE TRIGGER swallow BEFORE INSERT ON tenant.p3 FOR EACH ROW EXECUTE FUNCTION tenant.swallow()"
+    )
+    s.main.run(
+        f"UPDATE {TABLE} SET created_time = greatest(created_time, '{at(3, 8)}') WHERE created_time IN ('{at(2, 8)}', '{at(4, 8)}')"
+    )
+    assert s.main.value(f"SELECT count(*) FROM {TABLE}") == 7
+    return after(s, "x")
+
+
 def replica_writes(s: Stage) -> list[str]:
     """What logical replication applies fires row triggers only."""
     fill(s, "x")
@@ -516,7 +533,7 @@ def arming_gives_way(s: Stage) -> list[str]:
 
 
 SCENARIOS: list[Callable[[Stage], list[str]]] = [
-    direct_writes, replica_writes, fresh_partition, armed_between, deleted_before_armed, came_and_went, backfilled_without_a_worker, attached_with_rows, gone_under_a_chunk,
+    direct_writes, vetoed_on_the_way, replica_writes, fresh_partition, armed_between, deleted_before_armed, came_and_went, backfilled_without_a_worker, attached_with_rows, gone_under_a_chunk,
     detached_concurrently, attached_anew, gone_under_verify, looked_under_verify, kept,
     kept_under_a_recompute, kept_before_the_look, arming_gives_way,
 ]  # fmt: skip
@@ -542,6 +559,13 @@ def no_partition_triggers(s: Stage) -> None:
     )
     s.patch(
         "_next_unarmed", ("AND NOT pymig._has_triggers(p_source.source, p.relation)", "AND false")
+    )
+
+
+def old_rows_uncounted(s: Stage) -> None:
+    """One new row is taken for one row."""
+    s.patch(
+        f"{SOURCE}_record_update", (" AND NOT EXISTS (SELECT FROM old_rows OFFSET 1);", ";")
     )
 
 
@@ -711,6 +735,7 @@ def truncate_has_no_range(s: Stage) -> None:
 
 MUTATIONS: list[tuple[Callable[[Stage], None], Callable[[Stage], list[str]]]] = [
     (no_partition_triggers, direct_writes),
+    (old_rows_uncounted, vetoed_on_the_way),
     (no_row_twin, replica_writes),
     (read_before_arming, armed_between),
     (no_queue, fresh_partition),

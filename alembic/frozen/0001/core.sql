@@ -4767,7 +4767,7 @@ DECLARE
     v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves));
     v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_bucket, p_bucket) IS NOT NULL;
     v_parts int[] := ARRAY(SELECT p.part FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part);
-    v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves))
+    v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves, '_array_channels'))
         ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false,
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)))) END;
 BEGIN
@@ -5302,6 +5302,19 @@ $$;
 COMMENT ON FUNCTION pymig._arm(pymig.source, regclass, interval) IS
     'One attempt to create the triggers of a source on one of its tables; 55P03 where a writer held it for longer than the timeout.';
 
+-- sql/source/_array_channels.sql
+CREATE OR REPLACE FUNCTION pymig._array_channels(p_source text, p_entity text, p_leaves text DEFAULT 'true')
+RETURNS SETOF text
+LANGUAGE sql
+STABLE
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT v.value FROM pymig._channel_values(p_source, p_entity, p_leaves) AS v (value)
+$$;
+COMMENT ON FUNCTION pymig._array_channels(text, text, text) IS
+    'The same as _channel_values, but the planner takes it for ten rows: so a join hashes this list and not what was gathered. A hash table of that would hold a copy of all arrays.';
+
 -- sql/source/_cell_fault_sql.sql
 CREATE OR REPLACE FUNCTION pymig._cell_fault_sql(p_source pymig.source)
 RETURNS text
@@ -5430,29 +5443,28 @@ COMMENT ON FUNCTION pymig._cells_sql(pymig.source, text, text, boolean, text[], 
     'SELECT of the narrow rows that decide the cells of an entity where a condition on n.raw_time holds: ord, part, wide_column, column_type, channel, time and columns of the cell view. Read channel by channel (by key) or by time.';
 
 -- sql/source/_channel_list_sql.sql
-CREATE OR REPLACE FUNCTION pymig._channel_list_sql(p_source pymig.source, p_entity text, p_leaves text DEFAULT 'true')
+CREATE OR REPLACE FUNCTION pymig._channel_list_sql(p_source pymig.source, p_entity text, p_leaves text DEFAULT 'true', p_function text DEFAULT '_channel_values')
 RETURNS text
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(
-        'SELECT v.value::%s AS channel, c.ord, c.part, c.wide_column, c.column_type
-         FROM pymig._channel_values(%L, %L%s) AS v (value)
+        'SELECT v.value::%1$s AS channel, c.ord, c.part, c.wide_column, c.column_type
+         FROM pymig.%5$I(%2$L, %3$L%4$s) AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = %2$L AND c.entity = %3$L AND c.channel = v.value',
-        format_type(a.atttypid, NULL), p_source.source, p_entity, CASE WHEN p_leaves <> 'true' THEN format(', %L', p_leaves) ELSE '' END)
+        format_type(a.atttypid, NULL), p_source.source, p_entity, CASE WHEN p_leaves <> 'true' THEN format(', %L', p_leaves) ELSE '' END, p_function)
     FROM pg_attribute AS a
     WHERE a.attrelid = p_source.narrow AND a.attname = p_source.channel_column
 $$;
-COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text, text) IS
-    'SELECT of the channels the narrow table has for an entity at the moment it runs, with what the catalog knows of them: ord NULL means an unknown channel. p_leaves: see _leaves_sql.';
+COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text, text, text) IS
+    'SELECT of the channels the narrow table has for an entity at the moment it runs, with what the catalog knows of them: ord NULL means an unknown channel. p_leaves: see _leaves_sql; p_function: _channel_values, or _array_channels where arrays are joined to it.';
 
 -- sql/source/_channel_values.sql
 CREATE OR REPLACE FUNCTION pymig._channel_values(p_source text, p_entity text, p_leaves text DEFAULT 'true')
 RETURNS SETOF text
 LANGUAGE plpgsql
 STABLE
-ROWS 10
     SET search_path = pg_catalog, pg_temp
     SET row_security = off
     SET jit = off
@@ -5473,7 +5485,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._channel_values(text, text, text) IS
-    'The channels the narrow table has for an entity (in some partitions only, by a condition of _leaves_sql), as text, by a loose scan (9 ms for 1,000). ROWS 10, so that a join hashes this list and not what was gathered: a hash table would hold a copy of all arrays. STABLE: in the snapshot of the statement that calls it, but planned apart, because the settings that make gathering fast make this slow.';
+    'The channels the narrow table has for an entity (in some partitions only, by a condition of _leaves_sql), as text, by a loose scan (9 ms for 1,000). STABLE: in the snapshot of the statement that calls it, but planned apart, because the settings that make gathering fast make this slow.';
 
 -- sql/source/_column_types.sql
 CREATE OR REPLACE FUNCTION pymig._column_types(p_source text, p_entity text)
@@ -5719,7 +5731,8 @@ BEGIN
     IF v_direct <> '{}' THEN
         PERFORM pymig._create_direct_function(p_source);
     END IF;
-    -- One row needs no DISTINCT, which is a third of what its trigger costs. Of two updated rows one may have kept its key, so LIMIT would not do.
+    -- One row needs no DISTINCT, which is a third of what its trigger costs. Of two updated rows one may have kept its key, so LIMIT
+    -- would not do; and a trigger of the partition it moves to can veto a row, which then is an old one only.
     -- SECURITY DEFINER: who ingests needs no privilege of ours. Without jit = off, a session whose first statement is a huge one would
     -- have each of its later ones compiled, since its plans are kept.
         EXECUTE format(
@@ -5810,10 +5823,10 @@ BEGIN
             IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
                 IF v_turn OPERATOR(pg_catalog.%%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.%2$I (entity, time)
-                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I OPERATOR(pg_catalog.=) n.%3$I AND o.%4$I OPERATOR(pg_catalog.=) n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I OPERATOR(pg_catalog.=) n.%3$I AND o.%4$I OPERATOR(pg_catalog.=) n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1) AND NOT EXISTS (SELECT FROM old_rows OFFSET 1);
                 ELSE
                     INSERT INTO pymig.%1$I (entity, time)
-                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I OPERATOR(pg_catalog.=) n.%3$I AND o.%4$I OPERATOR(pg_catalog.=) n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.%3$I, n.%4$I FROM new_rows AS n JOIN old_rows AS o ON o.%3$I OPERATOR(pg_catalog.=) n.%3$I AND o.%4$I OPERATOR(pg_catalog.=) n.%4$I WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1) AND NOT EXISTS (SELECT FROM old_rows OFFSET 1);
                 END IF;
                 GET DIAGNOSTICS v_recorded = ROW_COUNT;
                 IF v_recorded OPERATOR(pg_catalog.=) 1 THEN
@@ -6136,7 +6149,7 @@ DECLARE
     v_writes text;
 BEGIN
     IF p_by_key THEN
-        v_input := format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, p_leaves));
+        v_input := format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, p_leaves, '_array_channels'));
     ELSE
         v_input := format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, p_condition, false,
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t))));
@@ -6151,7 +6164,7 @@ BEGIN
         'WITH %1$s%2$s,
          base AS MATERIALIZED (
              SELECT coalesce((SELECT g.times FROM (%3$s) AS g WHERE g.ord = (
-                 SELECT min(g.ord) FROM (%3$s) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times)]
+                 SELECT min(g.ord) FROM (%3$s) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times) / 2], g.times[cardinality(g.times)]
                  ORDER BY count(*) DESC LIMIT 1)), ''{}'') AS times),
          grid AS MATERIALIZED (
              SELECT b.times AS base, b.times || ARRAY(%4$s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times

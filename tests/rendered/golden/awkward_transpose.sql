@@ -6,7 +6,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
                  FROM cell AS x WHERE x.column_type = 'text' GROUP BY x.ord),
          base AS MATERIALIZED (
              SELECT coalesce((SELECT g.times FROM (SELECT g.ord, g.times FROM gathered_text AS g) AS g WHERE g.ord = (
-                 SELECT min(g.ord) FROM (SELECT g.ord, g.times FROM gathered_text AS g) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times)]
+                 SELECT min(g.ord) FROM (SELECT g.ord, g.times FROM gathered_text AS g) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times) / 2], g.times[cardinality(g.times)]
                  ORDER BY count(*) DESC LIMIT 1)), '{}') AS times),
          grid AS MATERIALIZED (
              SELECT b.times AS base, b.times || ARRAY(SELECT x.time FROM cell AS x EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times

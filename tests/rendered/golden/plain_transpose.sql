@@ -1,5 +1,5 @@
 WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
-         FROM pymig._channel_values('plain', 'SHIP1') AS v (value)
+         FROM pymig._array_channels('plain', 'SHIP1') AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value), raw_float8 AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells
                  FROM pymig.plain_cell AS n
@@ -24,7 +24,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
                  FROM raw_text AS g JOIN channel AS c ON c.channel = g.channel),
          base AS MATERIALIZED (
              SELECT coalesce((SELECT g.times FROM (SELECT g.ord, g.times FROM gathered_float8 AS g UNION ALL SELECT g.ord, g.times FROM gathered_int8 AS g UNION ALL SELECT g.ord, g.times FROM gathered_text AS g) AS g WHERE g.ord = (
-                 SELECT min(g.ord) FROM (SELECT g.ord, g.times FROM gathered_float8 AS g UNION ALL SELECT g.ord, g.times FROM gathered_int8 AS g UNION ALL SELECT g.ord, g.times FROM gathered_text AS g) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times)]
+                 SELECT min(g.ord) FROM (SELECT g.ord, g.times FROM gathered_float8 AS g UNION ALL SELECT g.ord, g.times FROM gathered_int8 AS g UNION ALL SELECT g.ord, g.times FROM gathered_text AS g) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times) / 2], g.times[cardinality(g.times)]
                  ORDER BY count(*) DESC LIMIT 1)), '{}') AS times),
          grid AS MATERIALIZED (
              SELECT b.times AS base, b.times || ARRAY(SELECT u.time

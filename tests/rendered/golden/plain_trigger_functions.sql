@@ -141,10 +141,10 @@
             IF v_turn OPERATOR(pg_catalog.<) 1099511627776 THEN
                 IF v_turn OPERATOR(pg_catalog.%) 2 OPERATOR(pg_catalog.=) 1 THEN
                     INSERT INTO pymig.plain_pending_2 (entity, time)
-                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id OPERATOR(pg_catalog.=) n.ship_id AND o.created_time OPERATOR(pg_catalog.=) n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id OPERATOR(pg_catalog.=) n.ship_id AND o.created_time OPERATOR(pg_catalog.=) n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1) AND NOT EXISTS (SELECT FROM old_rows OFFSET 1);
                 ELSE
                     INSERT INTO pymig.plain_pending_1 (entity, time)
-                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id OPERATOR(pg_catalog.=) n.ship_id AND o.created_time OPERATOR(pg_catalog.=) n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1);
+                    SELECT n.ship_id, n.created_time FROM new_rows AS n JOIN old_rows AS o ON o.ship_id OPERATOR(pg_catalog.=) n.ship_id AND o.created_time OPERATOR(pg_catalog.=) n.created_time WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1) AND NOT EXISTS (SELECT FROM old_rows OFFSET 1);
                 END IF;
                 GET DIAGNOSTICS v_recorded = ROW_COUNT;
                 IF v_recorded OPERATOR(pg_catalog.=) 1 THEN

@@ -1,5 +1,5 @@
 WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
-         FROM pymig._channel_values('plain', 'SHIP1') AS v (value)
+         FROM pymig._array_channels('plain', 'SHIP1') AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) , raw_float8 AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells
                  FROM pymig.plain_cell AS n

@@ -117,7 +117,7 @@ bench: $(SETUP_BENCH) ## Measure; ratios against the read floor and other tools
 bench-quick: $(SETUP_BENCH) ## The same on a small table, for a look
 	@$(PY) -m bench --quick --repeats 2 $(ARGS)
 
-bench-sync: $(SETUP) ## What sync costs ingest, and its lag; on quiet cores (ARGS= for both)
+bench-sync: $(SETUP_BENCH) ## What sync costs ingest, and its lag; on quiet cores (ARGS= for both)
 	@$(PY) -m bench sync $(ARGS)
 	@$(PY) -m bench lag $(ARGS)
 

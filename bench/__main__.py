@@ -1,4 +1,4 @@
-"""`python -m bench [backfill|sync|lag|queries] [--quick]`: see bench/README.md."""
+"""`python -m bench [backfill|sync|lag|queries|axes] [--quick]`: see bench/README.md."""
 
 import argparse
 import os
@@ -7,15 +7,47 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import lag, queries, report, sync
+from bench import axes, backfill, chart, lag, queries, report, sync
 from bench.server import connect, load, server
+from pymig.server import Cluster
 
-SUITES = ("backfill", "sync", "lag", "queries")
+SUITES = ("backfill", "sync", "lag", "queries", "axes")
 QUERY_STEP = 900  # seconds: 30 days of 1,000 channels in 2.9 million rows a ship
 
 
 def main() -> int:
     """Run a suite; 1 where outputs differ."""
+    args = arguments()
+    with server(args.pg) as (cluster, url):
+        if args.suite != "axes":
+            say(f"Loading {args.ships} ships x {args.channels} channels x {args.times} times …")
+            load(url, args.ships, args.channels, args.times, args.step)
+        with connect(url) as connection:
+            version = connection.info.server_version // 10000
+        data: dict[str, Any] = {
+            "suite": args.suite,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "postgresql": version,
+            "cpus": os.cpu_count(),
+            "load_before": os.getloadavg()[0],
+            "figures": {},
+        }
+        if args.suite != "axes":
+            data |= {"ships": args.ships, "channels": args.channels, "times": args.times}
+        markdown = MEASURES[args.suite](args, cluster, url, data)
+    title = f"PostgreSQL {version}, {os.cpu_count()} cores"
+    if args.suite != "axes":
+        size = f"{args.ships} ships × {args.channels} channels × {args.times} times"  # noqa: RUF001
+        title = f"PostgreSQL {version}, {size}, {os.cpu_count()} cores"
+    name = "-".join(filter(None, [args.suite, args.axis, str(version), args.quick and "quick"]))
+    path = report.save(name, data, f"{title}\n\n{markdown}\n")
+    print(f"{title}\n\n{markdown}")
+    say(f"Saved {path} and .json")
+    return int(bool(data.get("differing")))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line, with what each suite takes where nothing is said."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("suite", nargs="?", default="backfill", choices=SUITES)
     parser.add_argument("--quick", action="store_true", help="a small table, for a look")
@@ -26,69 +58,33 @@ def main() -> int:
     parser.add_argument("--channels", type=int)
     parser.add_argument("--times", type=int)
     parser.add_argument("--ships", type=int, help="default 4; of lag 5, the last one back-filled")
+    parser.add_argument("--axis", help="of axes: this one alone")
+    parser.add_argument("--big", action="store_true", help="of axes: 100 million rows, 256 ships")
     parser.add_argument("--pg", type=Path, help="folder of PostgreSQL's binaries")
     args = parser.parse_args()
-    channels = args.channels or (100 if args.quick else 1000)
-    default_times = {
+    times = {
         "backfill": 500 if args.quick else 1000,
         "sync": 100,
         "lag": 200,
         "queries": 30 * 86400 // QUERY_STEP,
+        "axes": 0,
     }
-    times = args.times or default_times[args.suite]
-    repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
-    ships = args.ships or {"lag": 5, "queries": 2}.get(args.suite, 4)
-    types = args.types or ["native", "text"]
-    with server(args.pg) as (cluster, url):
-        say(f"Loading {ships} ships x {channels} channels x {times} times …")
-        step = QUERY_STEP if args.suite == "queries" else 15
-        load(url, ships, channels, times, step)
-        with connect(url) as connection:
-            version = connection.info.server_version // 10000
-        data: dict[str, Any] = {
-            "suite": args.suite,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "postgresql": version,
-            "ships": ships,
-            "channels": channels,
-            "times": times,
-            "cpus": os.cpu_count(),
-            "load_before": os.getloadavg()[0],
-            "figures": {},
-        }
-        wrong = False
-        if args.suite == "sync":
-            found = sync.run(url, ships, channels, types[0], repeats, say)
-            for name, taken in found.items():
-                data["figures"][name] = report.ratios(taken, sync.NONE)
-            markdown = report.sync_table(data)
-        elif args.suite == "lag":
-            seconds = args.seconds or (10 if args.quick else 30)
-            data["rate"], data["seconds"] = args.rate, seconds
-            data["figures"] = lag.run(url, channels, types[0], args.rate, seconds, repeats, say)
-            markdown = report.lag_table(data)
-        elif args.suite == "queries":
-            days = times * step // 86400
-            data["figures"] = queries.run(cluster, url, days, types[0], repeats, say)
-            markdown = report.query_table(data)
-        else:
-            wrong = measure_backfill(url, data, types, repeats)
-            markdown = report.backfill_table(data)
-    size = f"{ships} ships × {channels} channels × {times} times"  # noqa: RUF001
-    title = f"PostgreSQL {version}, {size}, {os.cpu_count()} cores\n\n"
-    quick = "-quick" if args.quick else ""
-    path = report.save(f"{args.suite}-{version}{quick}", data, f"{title}{markdown}\n")
-    print(f"{title}{markdown}")
-    say(f"Saved {path} and .json")
-    return int(wrong)
+    args.channels = args.channels or (100 if args.quick else 1000)
+    args.times = args.times or times[args.suite]
+    args.repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
+    args.ships = args.ships or {"lag": 5, "queries": 2}.get(args.suite, 4)
+    args.types = args.types or ["native", "text"]
+    args.seconds = args.seconds or (10 if args.quick else 30)
+    args.step = QUERY_STEP if args.suite == "queries" else 15
+    return args
 
 
-def measure_backfill(url: str, data: dict[str, Any], kinds: list[str], repeats: int) -> bool:
-    """Floors, pymig, other tools; whether any output differs."""
-    from bench import backfill  # the other tools are needed for nothing else
-
-    for types in kinds:
-        done = backfill.run(url, types, repeats, say)
+def measure_backfill(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """Floors, pymig, other tools; outputs compared."""
+    for types in args.types:
+        done = backfill.run(url, types, args.repeats, say)
         data["figures"][types] = {
             "ratios": report.ratios(done.seconds, "read floor"),
             "seconds": {n: [round(s, 4) for s in found] for n, found in done.seconds.items()},
@@ -97,8 +93,61 @@ def measure_backfill(url: str, data: dict[str, Any], kinds: list[str], repeats: 
             "differing": done.differing,
             "driver_peak_mb": {n: round(mb, 1) for n, mb in done.driver_peak_mb.items()},
         }
+        data["differing"] = [*data.get("differing", []), *done.differing]
         say(report.backfill_table(data))
-    return any(data["figures"][types]["differing"] for types in kinds)
+    return report.backfill_table(data)
+
+
+def measure_sync(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """What the triggers cost ingest."""
+    found = sync.run(url, args.ships, args.channels, args.types[0], args.repeats, say)
+    for name, taken in found.items():
+        data["figures"][name] = report.ratios(taken, sync.NONE)
+    return report.sync_table(data)
+
+
+def measure_lag(args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]) -> str:
+    """How far wide is behind, and what ingest notices."""
+    data["rate"], data["seconds"] = args.rate, args.seconds
+    data["figures"] = lag.run(
+        url, args.channels, args.types[0], args.rate, args.seconds, args.repeats, say
+    )
+    return report.lag_table(data)
+
+
+def measure_queries(
+    args: argparse.Namespace, cluster: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """What dashboards ask, of both tables."""
+    days = args.times * args.step // 86400
+    data["figures"] = queries.run(cluster, url, days, args.types[0], args.repeats, say)
+    return report.query_table(data)
+
+
+def measure_axes(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """How the cost of a row grows, along each axis; a chart beside the tables."""
+    tables = []
+    for axis in axes.axes(args.big, args.axis, args.quick):
+        data["figures"][axis.name] = axes.run(url, axis, args.repeats, say)
+        tables.append(axes.table(axis, data["figures"][axis.name]))
+        say(tables[-1])
+    curves = axes.curves(data["figures"])
+    if curves and not args.quick and not args.axis:
+        chart.save(f"axes-{data['postgresql']}", curves)
+    return "\n\n".join(tables)
+
+
+MEASURES = {
+    "backfill": measure_backfill,
+    "sync": measure_sync,
+    "lag": measure_lag,
+    "queries": measure_queries,
+    "axes": measure_axes,
+}
 
 
 def say(text: str) -> None:

@@ -16,7 +16,12 @@ from bench.server import connect, execute, render, tidy
 VIEW = "tenant.tbl_data_timeseries_ship1"
 FORMATS = {"Decimal": "double_v", "Integer": "long_v", "String": "str_v", "Boolean": "bool_v"}
 NATIVE = {"Decimal": "float8", "Integer": "int8", "String": "text", "Boolean": "bool"}
-ONCE = {"filter", "pymig filter", "executemany"}  # slower than the rest: one repetition says enough
+ONCE = {
+    "filter",
+    "case",
+    "pymig filter",
+    "executemany",
+}  # slower than the rest: one repetition says enough
 STRATEGIES = ("auto", "transpose", "json", "crosstab", "filter")
 PYMIG = [sys.executable, "-c", "from pymig.cli import main; main()"]
 

@@ -48,6 +48,11 @@ def filter_per_column(job: Job) -> None:
     _execute(job, "filter")
 
 
+def case_per_column(job: Job) -> None:
+    """One statement as dbt's pivot macro makes it, an aggregate over a CASE per column."""
+    _execute(job, "case")
+
+
 def copy_python_copy(job: Job) -> None:
     """COPY out, dictionaries in Python, COPY in: the owners' old way."""
     wide: dict[str, dict[str, str]] = {}
@@ -130,6 +135,7 @@ def duckdb_postgres(job: Job) -> None:
 PEERS = {
     "crosstab": crosstab,
     "filter": filter_per_column,
+    "case": case_per_column,
     "copy_python": copy_python_copy,
     "executemany": fetch_executemany,
     "pandas": pandas_pivot,

@@ -40,6 +40,7 @@ LABELS = {
     "pymig migrate, all ships, 2 workers": "`pymig migrate` of all ships, two workers",
     "crosstab": "`crosstab`, by hand",
     "filter": "`FILTER` per column, by hand",
+    "case": "`CASE` per column, as dbt's pivot macro writes it",
     "copy_python": "COPY + Python pivot + COPY",
     "executemany": "fetch + Python pivot + `executemany`",
     "pandas": "pandas",

@@ -92,8 +92,19 @@ def server(bindir: Path | None = None) -> Iterator[tuple[Cluster | None, str]]:
 
 
 @contextmanager
-def _fresh(admin: str, url: Callable[[str], str]) -> Iterator[str]:
-    name = f"pymig_bench_{os.getpid()}"
+def another_database(url: str, suffix: str) -> Iterator[str]:
+    """The URL of one more empty database on the same server, dropped afterwards."""
+
+    def named(name: str) -> str:
+        return psycopg.conninfo.make_conninfo(url, dbname=name)
+
+    with _fresh(url, named, f"_{suffix}") as one_more:
+        yield one_more
+
+
+@contextmanager
+def _fresh(admin: str, url: Callable[[str], str], suffix: str = "") -> Iterator[str]:
+    name = f"pymig_bench_{os.getpid()}{suffix}"
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(render("create_database", name=name))
     try:
@@ -104,10 +115,14 @@ def _fresh(admin: str, url: Callable[[str], str]) -> Iterator[str]:
             connection.execute(render("drop_database", name=name))
 
 
-def load(url: str, ships: int, channels: int, times: int, step: int = 15) -> None:
-    """Make the narrow table of the default source, `step` seconds between times; install pymig."""
+def load(url: str, ships: int, channels: int, times: int, step: int = 15, fill: int = 100) -> None:
+    """Make the narrow table of the default source, `step` seconds between times; install pymig.
+
+    Each time has rows of `fill` percent of the channels.
+    """
     with connect(url) as connection:
         execute(
-            connection, render("narrow", ships=ships, channels=channels, times=times, step=step)
+            connection,
+            render("narrow", ships=ships, channels=channels, times=times, step=step, fill=fill),
         )
     install(url)

@@ -277,7 +277,11 @@ def direct_unqualified(s: Stage) -> None:
 def hidden_by_the_handler(s: Stage) -> None:
     """The same, but where an EXCEPTION block turns it into keys for the worker."""
     s.patch(
-        "_create_trigger_functions", ("                    IF {keeps_keys}", "                    IF abs(1) IS NOT NULL AND {keeps_keys}")
+        "_create_trigger_functions",
+        (
+            "                    IF {keeps_keys}",
+            "                    IF abs(1) IS NOT NULL AND {keeps_keys}",
+        ),
     )
 
 

@@ -564,9 +564,7 @@ def no_partition_triggers(s: Stage) -> None:
 
 def old_rows_uncounted(s: Stage) -> None:
     """One new row is taken for one row."""
-    s.patch(
-        f"{SOURCE}_record_update", (" AND NOT EXISTS (SELECT FROM old_rows OFFSET 1);", ";")
-    )
+    s.patch(f"{SOURCE}_record_update", (" AND NOT EXISTS (SELECT FROM old_rows OFFSET 1);", ";"))
 
 
 def no_row_twin(s: Stage) -> None:

@@ -45,6 +45,7 @@ _PORTS: Final = range(20_000, 32_000)  # below what Linux gives to outgoing conn
 _SOCKET_PATH_MAX: Final = 107 - len("/.s.PGSQL.00000")
 _START_SECONDS: Final = 300  # crash recovery may take a while
 _STOP_SECONDS: Final = 60
+_STILL_DYING: Final = "pre-existing shared memory block"
 _PATIENCE = 3.0  # seconds that a restarted server waits for its old port
 _PROGRAMS: Final = ("initdb", "pg_ctl", "postgres")
 
@@ -392,7 +393,10 @@ class Cluster:
         return state
 
     def _launch(self, state: _State) -> None:
-        """Start on the known port; on another one when it is taken meanwhile."""
+        """Start on the known port; on another one when it is taken meanwhile.
+
+        A process that was killed may hold the shared memory a moment longer than it is listed.
+        """
         bindir = self._reachable_bindir()
         port = state.port
         for _ in range(5):
@@ -406,7 +410,9 @@ class Cluster:
             if done.returncode == 0:
                 return
             said = self._log_since(log_start)
-            if "could not bind" not in said:
+            if _STILL_DYING in said:
+                time.sleep(_PATIENCE / 4)
+            elif "could not bind" not in said:
                 break
         raise ServerError(
             f"PostgreSQL {self.server_version} did not start: "

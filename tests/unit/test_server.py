@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +86,24 @@ def test_crash_safe_unless_fast(own: Cluster) -> None:
     assert ask(safe, "SHOW fsync") == "on"
     assert ask(safe, "SHOW shared_buffers") == "256MB"
     assert ask(safe, "SHOW work_mem") == "7MB"
+
+
+def test_start_waits_for_what_was_killed(own: Cluster) -> None:
+    """Shared memory that a dying process still holds is waited for."""
+    own.start()
+    shared = (own.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
+    hold = (
+        "import ctypes, time; at = ctypes.CDLL(None).shmat; at.restype = ctypes.c_ssize_t;"
+        f"print(at({shared}, None, 0o10000), flush=True); time.sleep(1)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout
+        assert int(holder.stdout.readline()) != -1
+        own.kill()
+        own.start()
+        assert ask(own, "SELECT 1") == "1"
 
 
 @pytest.mark.parametrize("crash", ["restart", "immediate", "kill"])

@@ -65,7 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--brief",
         action="store_true",
-        help="no mutation checks, unit tests and random texts; of seeds and kills every third",
+        help="no mutation checks, unit tests and random texts; of seeds and kills every fifth",
     )
 
 
@@ -81,12 +81,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _says_more(item: pytest.Item) -> bool:
     """Whether a test is worth its time on a further version."""
     assert isinstance(item, pytest.Function)
-    if item.originalname == "test_mutation_is_seen" or "unit" in item.path.parts:
+    if "mutat" in item.originalname or "unit" in item.path.parts:
         return False
     if item.get_closest_marker("hypothesis"):
         return False
     is_repetition = item.get_closest_marker("repetition") is not None
-    return not is_repetition or sum(item.callspec.indices.values()) % 3 == 0
+    return not is_repetition or sum(item.callspec.indices.values()) % 5 == 0
 
 
 def pytest_report_header() -> str:

@@ -11,14 +11,14 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.backfill import job_of, move_chunks
+from bench.backfill import job_of, migrate, read_floor
 from bench.chart import Curve
-from bench.server import another_database, connect, execute, load, render, tidy
+from bench.report import spread
+from bench.server import another_database, connect, execute, load, render
 
 SHIP = "SHIP1"
 STEP = 15
@@ -150,26 +150,12 @@ def run(url: str, axis: Axis, repeats: int, say: Callable[[str], None]) -> dict[
 
 def _measure(url: str, point: Point, found: dict[str, Any]) -> None:
     """One migration of the ship, then its floors."""
-    call = {"ship": SHIP, "types": point.types, "strategy": STRATEGY}
-    read = job_of(url, SHIP, point.types).sql("read_floor")
-    with connect(url) as connection:
-        connection.execute(render("pymig", call="roll_back", **call))
-        connection.execute(render("pymig", call="start_sync", **call))
-        connection.execute(read)  # other points may have taken its place in shared_buffers
-    tidy(url)
-    step = render("pymig", call="backfill_chunk", **call)
-    started = time.perf_counter()
-    with ThreadPoolExecutor(point.workers) as pool:
-        for mover in [pool.submit(move_chunks, url, step) for _ in range(point.workers)]:
-            mover.result()
-    found["seconds"]["pymig"].append(time.perf_counter() - started)
+    job = job_of(url, SHIP, point.types)
+    read_floor(job)  # other points may have taken its place in shared_buffers
+    found["seconds"]["pymig"].append(migrate(job, STRATEGY, point.workers))
+    found["seconds"]["read floor"].append(read_floor(job))
     with connect(url) as connection:
         chunks = connection.execute(render("axes_chunks", ship=SHIP)).fetchall()
-        connection.execute("SET jit = off")
-        connection.execute(read)
-        started = time.perf_counter()
-        connection.execute(read)
-        found["seconds"]["read floor"].append(time.perf_counter() - started)
         parts = [name for (name,) in connection.execute(render("axes_parts", ship=SHIP)).fetchall()]
         taken = 0.0
         for part in parts:
@@ -251,5 +237,4 @@ def table(axis: Axis, found: dict[str, Any]) -> str:
 
 
 def _spread(each: list[float]) -> str:
-    spread = f" ({min(each):.2f}–{max(each):.2f})" if len(each) > 1 else ""  # noqa: RUF001
-    return f"{statistics.median(each):.2f}{spread}"
+    return spread(statistics.median(each), min(each), max(each), len(each))

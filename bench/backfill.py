@@ -61,16 +61,16 @@ def run(url: str, types: str, repeats: int, say: Callable[[str], None]) -> Figur
     job = job_of(url, "SHIP1", types)
     figures = Figures()
     for n in range(repeats):
-        floors = [_floor(job)]
+        floors = [read_floor(job)]
         for strategy in STRATEGIES:
             if n == 0 or f"pymig {strategy}" not in ONCE:
                 _pymig(job, figures, f"pymig {strategy}", strategy, workers=1)
             if strategy == "auto":
-                floors.append(_floor(job))
+                floors.append(read_floor(job))
         _pymig(job, figures, "pymig auto, 2 workers", "auto", workers=2)
-        floors.append(_floor(job))
+        floors.append(read_floor(job))
         _note(figures, "read floor", statistics.median(floors))
-        _note(figures, "read floor, parallel workers", _floor(job, parallel=True))
+        _note(figures, "read floor, parallel workers", read_floor(job, parallel=True))
         _write_floor(job, figures)
         for name in PEERS:
             if n == 0 or name not in ONCE:
@@ -84,7 +84,7 @@ def _note(figures: Figures, name: str, seconds: float) -> None:
     figures.seconds.setdefault(name, []).append(seconds)
 
 
-def _floor(job: Job, *, parallel: bool = False) -> float:
+def read_floor(job: Job, *, parallel: bool = False) -> float:
     """Seconds to scan the ship's rows, cast each value to text, count; the second time."""
     with connect(job.url, parallel=parallel) as connection:
         connection.execute("SET jit = off")
@@ -96,25 +96,32 @@ def _floor(job: Job, *, parallel: bool = False) -> float:
 
 
 def _pymig(job: Job, figures: Figures, name: str, strategy: str, workers: int) -> None:
+    _note(figures, name, migrate(job, strategy, workers))
+    _compare(job, figures, name, VIEW)
+    if strategy == "auto" and workers == 1:
+        with connect(job.url) as connection:
+            started = time.perf_counter()
+            connection.execute(job.sql("pymig", call="verify", strategy=strategy))
+            _note(figures, "pymig verify", time.perf_counter() - started)
+
+
+def migrate(job: Job, strategy: str, workers: int) -> float:
+    """Start the ship anew; seconds of its chunk loop in so many sessions."""
+
     def call(what: str) -> str:
         return job.sql("pymig", call=what, strategy=strategy)
 
     with connect(job.url) as connection:
         connection.execute(call("roll_back"))
         connection.execute(call("start_sync"))
-        tidy(job.url)
-        started = time.perf_counter()
-        with ThreadPoolExecutor(workers) as pool:
-            step = call("backfill_chunk")
-            movers = [pool.submit(move_chunks, job.url, step) for _ in range(workers)]
-        for mover in movers:
-            mover.result()  # raises what was raised there
-        _note(figures, name, time.perf_counter() - started)
-        _compare(job, figures, name, VIEW)
-        if strategy == "auto" and workers == 1:
-            started = time.perf_counter()
-            connection.execute(call("verify"))
-            _note(figures, "pymig verify", time.perf_counter() - started)
+    tidy(job.url)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        step = call("backfill_chunk")
+        movers = [pool.submit(move_chunks, job.url, step) for _ in range(workers)]
+    for mover in movers:
+        mover.result()  # raises what was raised there
+    return time.perf_counter() - started
 
 
 def move_chunks(url: str, step: str) -> None:

@@ -66,6 +66,11 @@ def ratios(seconds: dict[str, list[float]], base: str) -> dict[str, Figure]:
     return result
 
 
+def spread(middle: float, least: float, greatest: float, repeats: float) -> str:
+    """A median, and what it lies between where there is more than one."""
+    return f"{middle:.2f}" + (f" ({least:.2f}–{greatest:.2f})" if repeats > 1 else "")  # noqa: RUF001
+
+
 def backfill_table(data: dict[str, Any]) -> str:
     """One table, native and text columns side by side, with the targets below."""
     kinds = list(data["figures"])
@@ -178,8 +183,8 @@ def lag_table(data: dict[str, Any]) -> str:
 
 
 def _cell(figure: Figure) -> str:
-    spread = f" ({figure['least']:.2f}–{figure['greatest']:.2f})" if figure["repeats"] > 1 else ""  # noqa: RUF001
-    return f"{figure['ratio']:.2f}{spread} | {figure['seconds']:.2f}"
+    shown = spread(figure["ratio"], figure["least"], figure["greatest"], figure["repeats"])
+    return f"{shown} | {figure['seconds']:.2f}"
 
 
 def _met(met: bool) -> str:

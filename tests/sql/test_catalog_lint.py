@@ -67,6 +67,14 @@ def _routines(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _make_sources(conn: psycopg.Connection[Any]) -> None:
+    """Two sources whose triggers have all branches: a handler for a full disk, a direct entity."""
+    conn.execute(SOURCES)
+    conn.execute("UPDATE pymig.source SET queue_tablespace = 'pg_default'")
+    conn.execute("INSERT INTO pymig.entity (source, entity, sync) VALUES ('keyed', 'x', 'direct')")
+    conn.execute("SELECT pymig._create_trigger_functions(s) FROM pymig.source AS s")
+
+
 def _has_path(routine: dict[str, Any]) -> bool:
     return "search_path=pg_catalog, pg_temp" in routine["config"]
 
@@ -90,9 +98,7 @@ def _is_inlinable(routine: dict[str, Any]) -> bool:
 
 def test_every_routine_has_a_search_path(conn: psycopg.Connection[Any]) -> None:
     """By a SET clause; else SET LOCAL after each COMMIT, or nothing to look up in any schema."""
-    conn.execute(SOURCES)
-    conn.execute("INSERT INTO pymig.entity (source, entity, sync) VALUES ('keyed', 'x', 'direct')")
-    conn.execute("SELECT pymig._create_trigger_functions(s) FROM pymig.source AS s")
+    _make_sources(conn)
     bare = [r for r in _routines(conn) if not (_has_path(r) or r["definer"])]
     assert [r["name"] for r in bare if not (_controls_transactions(r) or _is_inlinable(r))] == []
     for routine in bare:
@@ -178,10 +184,7 @@ def unqualified(body: str, transition_tables: bool = True, row_type: str = "") -
 
 def test_definer_routines_are_locked_up(conn: psycopg.Connection[Any]) -> None:
     """SECURITY DEFINER only for triggers, no name left to a search_path, not for PUBLIC to call."""
-    conn.execute(SOURCES)
-    conn.execute("UPDATE pymig.source SET queue_tablespace = 'pg_default'")  # with a handler
-    conn.execute("INSERT INTO pymig.entity (source, entity, sync) VALUES ('keyed', 'x', 'direct')")
-    conn.execute("SELECT pymig._create_trigger_functions(s) FROM pymig.source AS s")
+    _make_sources(conn)
     definers = [r for r in _routines(conn) if r["definer"]]
     assert len(definers) >= 10  # the triggers of two sources
     for routine in definers:

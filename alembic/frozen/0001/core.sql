@@ -3969,7 +3969,7 @@ DECLARE
     v_partitions text := pymig._partitions_known(p_source.source);
     v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, v_times, p_entity);
     v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
-    v_unknown text[];
+    v_unknown text;
     r_part record;
 BEGIN
     IF p_first_bucket = (-9223372036854775807) THEN
@@ -3990,7 +3990,7 @@ BEGIN
         INTO narrow_rows, cells, wide_rows, v_unknown;
     END IF;
     IF v_unknown IS NOT NULL THEN
-        RAISE EXCEPTION '% has a channel without a column: %', quote_literal(p_entity), quote_literal(v_unknown[1])
+        RAISE EXCEPTION '% has a channel without a column: %', quote_literal(p_entity), quote_literal(v_unknown)
             USING ERRCODE = 'PM009', HINT = 'The worker adds the column and recomputes; nothing to do.';
     END IF;
     IF narrow_rows <> cells THEN
@@ -4011,7 +4011,7 @@ COMMENT ON FUNCTION pymig._recompute(pymig.source, text, text, bigint, bigint, t
 
 -- sql/core/functions/_recompute_by_arrays.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_arrays(
-    p_statement text, OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT unknown text[])
+    p_statement text, OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT unknown text)
 RETURNS record
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -5494,7 +5494,8 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT array_agg(DISTINCT c.column_type) FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity
+    SELECT array_agg(t.column_type ORDER BY t.column_type)
+    FROM (SELECT DISTINCT c.column_type FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity) AS t
 $$;
 COMMENT ON FUNCTION pymig._column_types(text, text) IS 'The column types an entity''s channels have.';
 
@@ -6180,14 +6181,14 @@ BEGIN
             string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ')) FROM unnest(v_types) AS t (t)),
         -- An unknown channel matters where it has rows: until it has its column, other buckets go on.
         CASE WHEN p_by_key THEN format(
-                 '(SELECT array_agg(c.channel::text) FROM channel AS c WHERE c.ord IS NULL AND EXISTS (
+                 '(SELECT min(c.channel::text) FROM channel AS c WHERE c.ord IS NULL AND EXISTS (
                      SELECT FROM pymig.%I AS n WHERE n.entity = %L AND n.channel = c.channel AND %s))',
                  p_source.source || '_cell', p_entity, p_condition)
-             ELSE '(SELECT array_agg(DISTINCT x.channel) FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL)' END);
+             ELSE '(SELECT min(x.channel) FROM cell AS x WHERE x.ord IS NULL)' END);
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_arrays_sql(pymig.source, text, text, boolean, text) IS
-    'Statement of the strategy transpose: gathers each channel''s times and values as arrays, aligns them on one time grid, unnests all of them side by side. Returns narrow rows, cells, wide rows, unknown channels.';
+    'Statement of the strategy transpose: gathers each channel''s times and values as arrays, aligns them on one time grid, unnests all of them side by side. Returns narrow rows, cells, wide rows, an unknown channel.';
 
 -- sql/source/_recompute_by_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_cells_sql(
@@ -6220,12 +6221,12 @@ BEGIN
     RETURN format(
         'WITH cell AS MATERIALIZED (%s)%s
          SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
-             array_agg(DISTINCT x.channel) FILTER (WHERE x.ord IS NULL AND x.channel IS NOT NULL)
+             min(x.channel) FILTER (WHERE x.ord IS NULL)
          FROM cell AS x', v_cells, v_writes);
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean, text) IS
-    'Statement of the strategies filter, json and crosstab, and of record, which recomputes keys: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, unknown channels.';
+    'Statement of the strategies filter, json and crosstab, and of record, which recomputes keys: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, an unknown channel.';
 
 -- sql/source/_tie_expressions.sql
 CREATE OR REPLACE FUNCTION pymig._tie_expressions(p_source pymig.source)

@@ -5,5 +5,5 @@ WITH cell AS MATERIALIZED (SELECT x.ord, x.part, x.channel, x.time, x.as_text AS
                FROM cell AS x GROUP BY x.time) AS j
          CROSS JOIN LATERAL json_to_record(coalesce(j.cells, '{}')) AS r ("1" text, "2" text, "3" text) RETURNING 1)
          SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
-             array_agg(DISTINCT x.channel) FILTER (WHERE x.ord IS NULL AND x.channel IS NOT NULL)
+             min(x.channel) FILTER (WHERE x.ord IS NULL)
          FROM cell AS x

@@ -4,5 +4,5 @@ WITH cell AS MATERIALIZED (SELECT x.ord, x.part, x.channel, x.time, x.as_text AS
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E''O''''Brien\\\\'' AND n.raw_time BETWEEN ''36000000''::bigint AND ''43199999''::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = ''awkward'' AND c.entity = E''O''''Brien\\\\'' AND c.channel = n.channel::text) AS x) AS x ORDER BY x.time', E'SELECT c.ord FROM pymig.channel AS c WHERE c.source = ''awkward'' AND c.entity = E''O''''Brien\\\\'' AND c.part = 1 ORDER BY c.ord') AS t (time bigint, "1" text, "2" text, "3" text) RETURNING 1)
          SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
-             array_agg(DISTINCT x.channel) FILTER (WHERE x.ord IS NULL AND x.channel IS NOT NULL)
+             min(x.channel) FILTER (WHERE x.ord IS NULL)
          FROM cell AS x

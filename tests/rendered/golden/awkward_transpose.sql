@@ -17,4 +17,4 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
          FROM gathered_text AS g CROSS JOIN grid AS r
          WHERE g.ord BETWEEN 1 AND 3
          OFFSET 0) AS a) AS across_text RETURNING 1)
-         SELECT (SELECT count(*) FROM cell AS x), (SELECT coalesce(sum(g.filled), 0)::bigint FROM (SELECT g.rows, g.filled FROM gathered_text AS g) AS g), (SELECT count(*) FROM written_1), (SELECT array_agg(DISTINCT x.channel) FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL)
+         SELECT (SELECT count(*) FROM cell AS x), (SELECT coalesce(sum(g.filled), 0)::bigint FROM (SELECT g.rows, g.filled FROM gathered_text AS g) AS g), (SELECT count(*) FROM written_1), (SELECT min(x.channel) FROM cell AS x WHERE x.ord IS NULL)

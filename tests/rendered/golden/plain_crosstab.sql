@@ -8,5 +8,5 @@ WITH cell AS MATERIALIZED (SELECT x.ord, x.part, x.channel, x.time, CASE x.colum
          LEFT JOIN pymig.channel AS c ON c.source = ''plain'' AND c.entity = ''SHIP1'' AND c.channel = v.value) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
                  SELECT  n.time, n.as_float8, n.as_int8, n.as_text FROM pymig.plain_cell AS n WHERE n.entity = ''SHIP1'' AND n.channel = c.channel AND n.raw_time BETWEEN ''2000-01-01 10:00:00''::timestamp without time zone AND ''2000-01-01 11:59:59.999999''::timestamp without time zone ) AS n) AS x) AS x ORDER BY x.time', 'SELECT c.ord FROM pymig.channel AS c WHERE c.source = ''plain'' AND c.entity = ''SHIP1'' AND c.part = 1 ORDER BY c.ord') AS t (time timestamp without time zone, "1" float8, "2" int8, "3" text) RETURNING 1)
          SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
-             array_agg(DISTINCT x.channel) FILTER (WHERE x.ord IS NULL AND x.channel IS NOT NULL)
+             min(x.channel) FILTER (WHERE x.ord IS NULL)
          FROM cell AS x

@@ -109,7 +109,7 @@ def migrate(job: Job, strategy: str, workers: int) -> float:
     """Start the ship anew; seconds of its chunk loop in so many sessions."""
 
     def call(what: str) -> str:
-        return job.sql("pymig", call=what, strategy=strategy)
+        return job.sql("pymig", call=what, strategy=strategy, workers=workers)
 
     with connect(job.url) as connection:
         connection.execute(call("roll_back"))

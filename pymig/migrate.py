@@ -277,7 +277,11 @@ class _ChunkMover(threading.Thread):
     def run(self) -> None:
         """Loop over pymig.backfill_chunk; each call is one transaction."""
         migration = self._migration
-        params = {"p_entity": self._ship, "p_source": migration.options.source}
+        params = {
+            "p_entity": self._ship,
+            "p_source": migration.options.source,
+            "p_workers": migration.workers,
+        }
         try:
             with db.Session(
                 migration.conninfo, f"backfill {self._number + 1}", migration.stop

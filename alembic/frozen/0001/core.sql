@@ -581,8 +581,9 @@ $$;
 COMMENT ON FUNCTION pymig._check_source_spans(pymig.source, interval, interval) IS 'PM003 where bucket and time grain can''t be what a source is cut into.';
 
 -- sql/core/functions/_choose_strategy.sql
-CREATE OR REPLACE FUNCTION pymig._choose_strategy(p_source pymig.source, p_entity pymig.entity)
-RETURNS text
+CREATE OR REPLACE FUNCTION pymig._choose_strategy(
+    p_source pymig.source, p_entity pymig.entity, OUT strategy text, OUT is_trial boolean)
+RETURNS record
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
@@ -607,17 +608,19 @@ AS $$
         SELECT r.strategy, sum(r.narrow_rows) / nullif(sum(r.seconds), 0) AS rows_per_second FROM recent AS r GROUP BY r.strategy
     ),
     done AS (SELECT count(*) AS chunks FROM recent AS r)
-    -- The first candidate moves the first four chunks, each other one is then tried on one chunk, the fastest moves the rest.
-    -- Every hundred chunks the others have fallen out of sight and are tried again: data change.
-    SELECT CASE WHEN p_entity.strategy <> 'auto' THEN p_entity.strategy ELSE (
-        SELECT c.strategy
+    -- The first candidate moves the first four chunks, each other one is then tried on a piece of one, the fastest moves the
+    -- rest. Every hundred chunks the others have fallen out of sight and are tried again: data change.
+    SELECT p_entity.strategy, false WHERE p_entity.strategy <> 'auto'
+    UNION ALL (
+        SELECT c.strategy, t.is_trial
         FROM candidate AS c CROSS JOIN done AS d LEFT JOIN measured AS m USING (strategy)
-        ORDER BY (m.strategy IS NULL AND c.rank > 1 AND d.chunks >= 3 + c.rank - 1) DESC,
-            m.rows_per_second DESC NULLS LAST, c.rank
-        LIMIT 1) END
+        CROSS JOIN LATERAL (SELECT m.strategy IS NULL AND c.rank > 1 AND d.chunks >= 3 + c.rank - 1) AS t (is_trial)
+        WHERE p_entity.strategy = 'auto'
+        ORDER BY t.is_trial DESC, m.rows_per_second DESC NULLS LAST, c.rank
+        LIMIT 1)
 $$;
 COMMENT ON FUNCTION pymig._choose_strategy(pymig.source, pymig.entity) IS
-    'Pivot strategy of the next chunk: the one that was set, or with auto the one that moved most rows a second on this entity so far, once each candidate has had its try.';
+    'Pivot strategy of the next chunk: the one that was set, or with auto the one that moved most rows a second on this entity so far, once each candidate has had its try. is_trial: this is that try.';
 
 -- sql/core/functions/_chunk_buckets.sql
 CREATE OR REPLACE FUNCTION pymig._chunk_buckets(p_source text, p_entity text)
@@ -656,16 +659,9 @@ DECLARE
     v_is_lock boolean := pymig._is_in_the_way(p_sqlstate);
     v_middle bigint := p_chunk.first_bucket + (p_chunk.last_bucket - p_chunk.first_bucket) / 2;
     v_chunk pymig.chunk;
-    v_source pymig.source := pymig._source(p_chunk.source);
 BEGIN
     IF p_chunk.last_bucket > p_chunk.first_bucket AND NOT v_is_lock THEN
-        INSERT INTO pymig.chunk (source, entity, first_bucket, last_bucket, from_time, to_time, error)
-        VALUES (p_chunk.source, p_chunk.entity, v_middle + 1, p_chunk.last_bucket,
-            pymig._bucket_start(v_source, v_middle + 1), p_chunk.to_time, p_error);
-        UPDATE pymig.chunk AS c
-        SET last_bucket = v_middle, to_time = pymig._bucket_end(v_source, v_middle), error = p_error
-        WHERE c.chunk = p_chunk.chunk
-        RETURNING c.* INTO v_chunk;
+        v_chunk := pymig._split_chunk(pymig._source(p_chunk.source), p_chunk, v_middle, p_error);
     ELSE
         UPDATE pymig.chunk AS c SET
             attempts = c.attempts + 1, error = format('%s (%s)', p_error, p_sqlstate),
@@ -1256,7 +1252,7 @@ $$;
 COMMENT ON FUNCTION pymig._database_tablespace() IS 'Default tablespace of this database.';
 
 -- sql/core/functions/_deal_chunks.sql
-CREATE OR REPLACE FUNCTION pymig._deal_chunks(p_source pymig.source, p_entity text)
+CREATE OR REPLACE FUNCTION pymig._deal_chunks(p_source pymig.source, p_entity text, p_workers int DEFAULT 1)
 RETURNS int
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -1278,6 +1274,8 @@ DECLARE
     v_dealt int := 0;
 BEGIN
     SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR NO KEY UPDATE;
+    -- At the end there is a chunk for each worker, so that all end together.
+    v_size := greatest(1, least(v_size, ceil((v_entity.last_bucket::numeric - v_entity.next_bucket + 1) / greatest(p_workers, 1))));
     WHILE v_dealt < c_chunks AND v_entity.next_bucket IS NOT NULL LOOP
         v_first := CASE WHEN v_entity.next_bucket = v_entity.first_bucket THEN v_entity.first_bucket
                         ELSE pymig._next_narrow_bucket(p_source, p_entity, v_entity.next_bucket) END;
@@ -1298,8 +1296,8 @@ BEGIN
     RETURN v_dealt;
 END
 $$;
-COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text) IS
-    'Deals the next few chunks from where the last one ended, jumping over gaps. Returns how many; 0: the frozen upper bound is reached.';
+COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text, int) IS
+    'Deals the next few chunks from where the last one ended, jumping over gaps; no larger than what is left for each of so many workers. Returns how many; 0: the frozen upper bound is reached.';
 
 -- sql/core/functions/_deal_columns.sql
 CREATE OR REPLACE FUNCTION pymig._deal_columns(p_source pymig.source, p_entity text, p_types text[])
@@ -3006,8 +3004,11 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- How much of a chunk a strategy is tried on.
+    c_trial constant numeric := 0.125;
     v_chunk pymig.chunk := p_chunk;
     v_started timestamptz := clock_timestamp();
+    v_choice record;
     v_result record;
 BEGIN
     -- Waits for no disk: what a crash takes back is the chunk's rows with its state, and it is moved again. The commit that ends the backfill waits for all.
@@ -3016,11 +3017,15 @@ BEGIN
         PERFORM set_config('lock_timeout', '10s', true);
         PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => false);
         PERFORM pymig._lock_buckets(p_source.source, p_entity.entity, p_chunk.first_bucket, p_chunk.last_bucket);
-        v_chunk.strategy := pymig._choose_strategy(p_source, p_entity);
-        v_result := pymig._recompute(p_source, p_entity.entity, v_chunk.strategy, p_chunk.first_bucket, p_chunk.last_bucket, NULL);
+        v_choice := pymig._choose_strategy(p_source, p_entity);
+        IF v_choice.is_trial THEN
+            -- However slow it turns out to be, it costs a small part of a chunk.
+            v_chunk := pymig._split_chunk(p_source, p_chunk, p_chunk.first_bucket + greatest(c_trial * (p_chunk.last_bucket - p_chunk.first_bucket + 1), 1)::bigint - 1);
+        END IF;
+        v_result := pymig._recompute(p_source, p_entity.entity, v_choice.strategy, v_chunk.first_bucket, v_chunk.last_bucket, NULL);
         UPDATE pymig.chunk AS c SET
-            state = 'done', strategy = v_chunk.strategy, narrow_rows = v_result.narrow_rows, cells = v_result.cells,
-            wide_rows = v_result.wide_rows, superseded_rows = pymig._superseded_rows(p_source, p_entity.entity, v_result.narrow_rows, p_chunk),
+            state = 'done', strategy = v_choice.strategy, narrow_rows = v_result.narrow_rows, cells = v_result.cells,
+            wide_rows = v_result.wide_rows, superseded_rows = pymig._superseded_rows(p_source, p_entity.entity, v_result.narrow_rows, v_chunk),
             seconds = extract(epoch FROM clock_timestamp() - v_started), error = NULL, retry_at = NULL,
             finished_at = clock_timestamp(), finished_by = format('%s (%s)', current_setting('application_name'), pg_backend_pid())
         WHERE c.chunk = p_chunk.chunk
@@ -4457,6 +4462,31 @@ $$;
 COMMENT ON FUNCTION pymig._spans_sql(pymig.source, text, bigint) IS
     'SQL conditions that cut all times from a bucket on into spans along the partitions, in their order; true alone where there are none.';
 
+-- sql/core/functions/_split_chunk.sql
+CREATE OR REPLACE FUNCTION pymig._split_chunk(
+    p_source pymig.source, p_chunk pymig.chunk, p_last_bucket bigint, p_error text DEFAULT NULL)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_chunk pymig.chunk := p_chunk;
+BEGIN
+    IF p_last_bucket < p_chunk.last_bucket THEN
+        INSERT INTO pymig.chunk (source, entity, first_bucket, last_bucket, from_time, to_time, error)
+        VALUES (p_chunk.source, p_chunk.entity, p_last_bucket + 1, p_chunk.last_bucket,
+            pymig._bucket_start(p_source, p_last_bucket + 1), p_chunk.to_time, p_error);
+        UPDATE pymig.chunk AS c
+        SET last_bucket = p_last_bucket, to_time = pymig._bucket_end(p_source, p_last_bucket), error = p_error
+        WHERE c.chunk = p_chunk.chunk
+        RETURNING c.* INTO v_chunk;
+    END IF;
+    RETURN v_chunk;
+END
+$$;
+COMMENT ON FUNCTION pymig._split_chunk(pymig.source, pymig.chunk, bigint, text) IS
+    'Ends a chunk with an earlier bucket; what is behind it becomes a planned chunk of its own. Returns the shorter one.';
+
 -- sql/core/functions/_superseded_rows.sql
 CREATE OR REPLACE FUNCTION pymig._superseded_rows(
     p_source pymig.source, p_entity text, p_narrow_rows bigint, p_chunk pymig.chunk)
@@ -4880,7 +4910,7 @@ COMMENT ON FUNCTION pymig._wide_table_name(pymig.source, text) IS
 
 -- sql/core/functions/backfill_chunk.sql
 CREATE OR REPLACE FUNCTION pymig.backfill_chunk(
-    p_entity text, p_source text DEFAULT NULL,
+    p_entity text, p_source text DEFAULT NULL, p_workers int DEFAULT 1,
     OUT outcome text, OUT chunk bigint, OUT narrow_rows bigint, OUT seconds double precision)
 RETURNS record
 LANGUAGE plpgsql
@@ -4909,15 +4939,15 @@ BEGIN
         chunk := v_chunk.chunk;
         narrow_rows := v_chunk.narrow_rows;
         seconds := v_chunk.seconds;
-    ELSIF v_entity.next_bucket IS NOT NULL AND pymig._deal_chunks(v_source, p_entity) > 0 THEN
+    ELSIF v_entity.next_bucket IS NOT NULL AND pymig._deal_chunks(v_source, p_entity, p_workers) > 0 THEN
         outcome := 'dealt';
     ELSE
         outcome := pymig._finish_backfill(v_source.source, p_entity);
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig.backfill_chunk(text, text) IS
-    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), failed (chunks are left that failed for good), done.';
+COMMENT ON FUNCTION pymig.backfill_chunk(text, text, int) IS
+    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), failed (chunks are left that failed for good), done.';
 
 -- sql/core/functions/bucket_of.sql
 CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)

@@ -1,0 +1,91 @@
+"""How a history is dealt into chunks: equal shares at the end, and small trials of strategies."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Final, LiteralString
+
+import psycopg
+import pytest
+
+from tests.conftest import Database
+from tests.oracle import Narrow, difference
+
+# A bucket is an hour and has one sample: a chunk is 64 of them, the most it may be.
+CREATE: LiteralString = """
+CREATE EXTENSION IF NOT EXISTS tablefunc;
+CREATE TABLE n (ship text, ch text, ts timestamp, v float8, PRIMARY KEY (ship, ch, ts));
+INSERT INTO n SELECT 'X', 'c' || c, '2024-01-01'::timestamp + h * interval '1 hour', c + h / 7.0
+FROM generate_series(1, 17) AS c, generate_series(0, %s - 1) AS h;
+ANALYZE n;
+CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{v}');
+CALL pymig.start_sync('X');
+"""
+NARROW: Final = Narrow("n", "n", "ship", "ch", "ts", ("v",))
+CHUNKS: LiteralString = """
+SELECT c.strategy, c.last_bucket - c.first_bucket + 1, c.first_bucket
+FROM pymig.chunk AS c ORDER BY c.first_bucket
+"""
+BROKEN_JSON: LiteralString = """
+CREATE OR REPLACE FUNCTION pymig._pivot_json_sql(
+    p_source text, p_entity text, p_part int, p_as_text boolean)
+RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT 1/0' $$
+"""
+
+
+def _prepared(db: Database, hours: int) -> psycopg.Connection[Any]:
+    conn = db.connect()
+    for statement in CREATE.split(";\n"):
+        conn.execute((statement % hours if "%s" in statement else statement).encode())
+    return conn
+
+
+def _step(conn: psycopg.Connection[Any], workers: int = 1) -> str:
+    query = "SELECT b.outcome FROM pymig.backfill_chunk('X', p_workers => %s) AS b"
+    found = conn.execute(query, [workers]).fetchone()
+    assert found
+    return str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("workers", "sizes"),
+    [(1, [64, 36]), (2, [50, 50]), (3, [34, 34, 32]), (0, [64, 36]), (1000, [1, 1, 1, 1])],
+)
+def test_last_chunks_are_equal_shares(db: Database, workers: int, sizes: list[int]) -> None:
+    """So that no worker waits for another at the end; more are dealt when these are taken."""
+    conn = _prepared(db, 100)
+    assert _step(conn, workers) == "dealt"
+    assert [size for _, size, _ in conn.execute(CHUNKS)] == sizes
+
+
+def test_trial_takes_an_eighth_of_a_chunk(db: Database) -> None:
+    """After four chunks each other strategy has its try, and what it left undone goes on."""
+    conn = _prepared(db, 7 * 64)
+    while (outcome := _step(conn)) != "done":
+        assert outcome in ("dealt", "moved")
+    chunks = conn.execute(CHUNKS).fetchall()
+    sizes = [(strategy, size) for strategy, size, _ in chunks]
+    assert sizes[:4] == [("transpose", 64)] * 4
+    assert sizes[4:6] == [("json", 8), ("crosstab", 7)]
+    assert sizes[6][1] == 49
+    for (_, size, first), (_, _, after) in pairwise(chunks):
+        assert first + size == after
+    assert sum(size for _, size in sizes) == 7 * 64
+    conn.execute("CALL pymig.verify('X')")
+    assert difference(conn, NARROW) == []
+
+
+def test_trial_that_fails_leaves_the_chunk_whole(db: Database) -> None:
+    """What is halved after a failure is what was there before the trial."""
+    conn = _prepared(db, 7 * 64)
+    for _ in range(5):
+        _step(conn)  # dealt, then four chunks
+    assert _step(conn) == "dealt"
+    conn.execute(BROKEN_JSON)
+    assert _step(conn) == "retry"
+    planned = (
+        "SELECT c.last_bucket - c.first_bucket + 1 FROM pymig.chunk AS c WHERE c.state = 'planned'"
+    )
+    sizes = [size for (size,) in conn.execute(planned + " ORDER BY c.first_bucket")]
+    assert sizes[:2] == [32, 32]
+    assert sum(sizes) == 3 * 64

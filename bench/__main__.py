@@ -1,4 +1,4 @@
-"""`python -m bench [backfill|sync|lag|queries|axes] [--quick]`: see bench/README.md."""
+"""`python -m bench [backfill|sync|lag|queries|axes|beyond] [--quick]`: see bench/README.md."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import axes, backfill, chart, lag, queries, report, sync
+from bench import axes, backfill, beyond, chart, lag, queries, report, sync
 from bench.server import connect, load, server
 from pymig.server import Cluster
 
@@ -17,7 +17,8 @@ QUERY_STEP = 900  # seconds: 30 days of 1,000 channels in 2.9 million rows a shi
 def main() -> int:
     """Run a suite; 1 where outputs differ."""
     args = arguments()
-    with server(args.pg) as (cluster, url):
+    settings = {"shared_buffers": beyond.SHARED_BUFFERS} if args.suite == "beyond" else {}
+    with server(args.pg, **settings) as (cluster, url):
         with connect(url) as connection:
             version = connection.info.server_version // 10000
         data: dict[str, Any] = {
@@ -65,11 +66,12 @@ def arguments() -> argparse.Namespace:
         "lag": 200,
         "queries": 30 * 86400 // QUERY_STEP,
         "axes": 0,
+        "beyond": 2000 if args.quick else 100_000,
     }
     args.channels = args.channels or (100 if args.quick else 1000)
     args.times = args.times or times[args.suite]
     args.repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
-    args.ships = args.ships or {"lag": 5, "queries": 2}.get(args.suite, 4)
+    args.ships = args.ships or {"lag": 5, "queries": 2, "beyond": 1}.get(args.suite, 4)
     args.types = args.types or ["native", "text"]
     args.seconds = args.seconds or (10 if args.quick else 30)
     args.step = QUERY_STEP if args.suite == "queries" else 15
@@ -88,6 +90,7 @@ def measure_backfill(
             "digest": done.digests["pymig auto"][0],
             "compared": sum(map(len, done.digests.values())),
             "differing": done.differing,
+            "wal_bytes": done.wal_bytes,
             "driver_peak_mb": {n: round(mb, 1) for n, mb in done.driver_peak_mb.items()},
         }
         say(report.backfill_table(data))
@@ -137,12 +140,21 @@ def measure_axes(
     return "\n\n".join(tables)
 
 
+def measure_beyond(
+    args: argparse.Namespace, cluster: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """A history that no memory holds."""
+    data["figures"] = beyond.run(cluster, url, args.types[0], say)
+    return beyond.table(data)
+
+
 MEASURES = {
     "backfill": measure_backfill,
     "sync": measure_sync,
     "lag": measure_lag,
     "queries": measure_queries,
     "axes": measure_axes,
+    "beyond": measure_beyond,
 }
 
 

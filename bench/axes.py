@@ -152,7 +152,7 @@ def _measure(url: str, point: Point, found: dict[str, Any]) -> None:
     """One migration of the ship, then its floors."""
     job = job_of(url, SHIP, point.types)
     read_floor(job)  # other points may have taken its place in shared_buffers
-    found["seconds"]["pymig"].append(migrate(job, STRATEGY, point.workers))
+    found["seconds"]["pymig"].append(migrate(job, STRATEGY, point.workers)[0])
     found["seconds"]["read floor"].append(read_floor(job))
     with connect(url) as connection:
         chunks = connection.execute(render("axes_chunks", ship=SHIP)).fetchall()

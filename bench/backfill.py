@@ -28,11 +28,13 @@ PYMIG = [sys.executable, "-c", "from pymig.cli import main; main()"]
 
 @dataclass
 class Figures:
-    """Seconds of every repetition by name, digests of all that was written, drivers' memory."""
+    """Seconds of every repetition by name, digests of all that was written, drivers' memory, bytes
+    of WAL of what wrote in SQL alone."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     digests: dict[str, list[str]] = field(default_factory=dict)
     driver_peak_mb: dict[str, float] = field(default_factory=dict)
+    wal_bytes: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def differing(self) -> list[str]:
@@ -96,7 +98,9 @@ def read_floor(job: Job, *, parallel: bool = False) -> float:
 
 
 def _pymig(job: Job, figures: Figures, name: str, strategy: str, workers: int) -> None:
-    _note(figures, name, migrate(job, strategy, workers))
+    seconds, wal = migrate(job, strategy, workers)
+    _note(figures, name, seconds)
+    figures.wal_bytes.setdefault(name, []).append(wal)
     _compare(job, figures, name, VIEW)
     if strategy == "auto" and workers == 1:
         with connect(job.url) as connection:
@@ -105,8 +109,8 @@ def _pymig(job: Job, figures: Figures, name: str, strategy: str, workers: int) -
             _note(figures, "pymig verify", time.perf_counter() - started)
 
 
-def migrate(job: Job, strategy: str, workers: int) -> float:
-    """Start the ship anew; seconds of its chunk loop in so many sessions."""
+def migrate(job: Job, strategy: str, workers: int) -> tuple[float, int]:
+    """Start the ship anew; seconds and bytes of WAL of its chunk loop in so many sessions."""
 
     def call(what: str) -> str:
         return job.sql("pymig", call=what, strategy=strategy, workers=workers)
@@ -115,13 +119,22 @@ def migrate(job: Job, strategy: str, workers: int) -> float:
         connection.execute(call("roll_back"))
         connection.execute(call("start_sync"))
     tidy(job.url)
+    wal = wal_position(job.url)
     started = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
         step = call("backfill_chunk")
         movers = [pool.submit(move_chunks, job.url, step) for _ in range(workers)]
     for mover in movers:
         mover.result()  # raises what was raised there
-    return time.perf_counter() - started
+    return time.perf_counter() - started, wal_position(job.url) - wal
+
+
+def wal_position(url: str) -> int:
+    """Bytes of WAL the server has ever written."""
+    with connect(url) as connection:
+        row = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchone()
+    assert row
+    return int(row[0])
 
 
 def move_chunks(url: str, step: str) -> None:
@@ -146,9 +159,11 @@ def _write_floor(job: Job, figures: Figures) -> None:
         connection.execute(job.sql("write_floor", name="finished", table=VIEW))
         copy = job.sql("write_floor", name="write_floor", table="bench.wide_finished")
         tidy(job.url)
+        wal = wal_position(job.url)
         started = time.perf_counter()
         connection.execute(copy)
         _note(figures, "write floor", time.perf_counter() - started)
+        figures.wal_bytes.setdefault("write floor", []).append(wal_position(job.url) - wal)
     _compare(job, figures, "write floor", "bench.wide_write_floor")
 
 

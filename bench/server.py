@@ -71,8 +71,8 @@ def database(bindir: Path | None = None) -> Iterator[str]:
 
 
 @contextmanager
-def server(bindir: Path | None = None) -> Iterator[tuple[Cluster | None, str]]:
-    """The same, with the server where it is our own."""
+def server(bindir: Path | None = None, **changed: str) -> Iterator[tuple[Cluster | None, str]]:
+    """The same, with the server where it is our own; settings that differ from the bench's."""
     settings = Settings.load()
     if bindir is None and not settings.uses_embedded_server:
         given = settings.conninfo
@@ -81,7 +81,9 @@ def server(bindir: Path | None = None) -> Iterator[tuple[Cluster | None, str]]:
         return
     folder = Path(tempfile.mkdtemp(prefix="pymig-bench-", dir="/var/tmp"))
     folder.chmod(0o755)
-    cluster = Cluster(folder / "server", settings=SETTINGS, binaries=find_binaries(bindir))
+    cluster = Cluster(
+        folder / "server", settings=SETTINGS | changed, binaries=find_binaries(bindir)
+    )
     try:
         cluster.start()
         with _fresh(cluster.url(), cluster.url) as url:

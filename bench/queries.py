@@ -85,6 +85,10 @@ def _channels(connection: psycopg.Connection[Any]) -> list[dict[str, str]]:
 def _sides(question: Question, channels: list[dict[str, str]], days: int) -> dict[str, str]:
     """The statement for each side. The same channels every time."""
     able = [c for c in channels if c["value"] == "double_v" or not question.numbers]
+    if len(able) < question.channels:
+        raise SystemExit(
+            f"{question.title}: the ship has {len(able)} decimal channels; ask for more --channels."
+        )
     asked = random.Random(1).sample(able, question.channels or len(able))
     values = {"question": question.name, "span": question.span, "days": days, "channels": asked}
     return {side: render("questions", side=side, **values) for side in (NARROW, WIDE)}

@@ -3020,7 +3020,9 @@ BEGIN
         v_choice := pymig._choose_strategy(p_source, p_entity);
         IF v_choice.is_trial THEN
             -- However slow it turns out to be, it costs a small part of a chunk.
-            v_chunk := pymig._split_chunk(p_source, p_chunk, p_chunk.first_bucket + greatest(c_trial * (p_chunk.last_bucket - p_chunk.first_bucket + 1), 1)::bigint - 1);
+            -- One bucket at least, which may be that of infinity: nothing is added to it.
+            v_chunk := pymig._split_chunk(p_source, p_chunk,
+                p_chunk.first_bucket + greatest(c_trial * (p_chunk.last_bucket::numeric - p_chunk.first_bucket + 1) - 1, 0)::bigint);
         END IF;
         v_result := pymig._recompute(p_source, p_entity.entity, v_choice.strategy, v_chunk.first_bucket, v_chunk.last_bucket, NULL);
         UPDATE pymig.chunk AS c SET

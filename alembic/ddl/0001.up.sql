@@ -146,6 +146,7 @@ CREATE TABLE pymig.channel (
     wide_column text NOT NULL,
     column_type text NOT NULL
         CHECK (column_type IN ('text', 'float8', 'int8', 'bool', 'numeric', 'jsonb')),
+    kind text CHECK (kind IN ('text', 'float8', 'int8', 'bool', 'numeric', 'jsonb')),
     added_at timestamptz NOT NULL DEFAULT now(),
     attnum smallint,
     PRIMARY KEY (source, entity, channel),
@@ -160,6 +161,7 @@ COMMENT ON COLUMN pymig.channel.ord IS 'Position among the entity''s channels, f
 COMMENT ON COLUMN pymig.channel.part IS 'The part it is in.';
 COMMENT ON COLUMN pymig.channel.wide_column IS 'Its column.';
 COMMENT ON COLUMN pymig.channel.column_type IS 'Type of that column.';
+COMMENT ON COLUMN pymig.channel.kind IS 'Native type of the values it had when the column was made, where column_type may be text by choice; NULL: it had none.';
 COMMENT ON COLUMN pymig.channel.added_at IS 'When the column was made.';
 COMMENT ON COLUMN pymig.channel.attnum IS 'Its number in pg_attribute: by it a column that somebody renamed is found again.';
 

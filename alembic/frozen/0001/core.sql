@@ -18,6 +18,7 @@ DECLARE
     v_channels text[];
     v_columns text[];
     v_types text[];
+    v_kinds text[];
     v_parts int[];
     v_added int;
     v_last int;
@@ -32,8 +33,9 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = d.channel)
     )
     SELECT array_agg(f.channel ORDER BY f.channel COLLATE "C"), array_agg(n.wide_column ORDER BY f.channel COLLATE "C"),
-        array_agg(pymig._native_type(f.kinds, v_entity.column_types) ORDER BY f.channel COLLATE "C")
-    INTO v_channels, v_columns, v_types
+        array_agg(pymig._native_type(f.kinds, v_entity.column_types) ORDER BY f.channel COLLATE "C"),
+        array_agg(pymig._channel_kind(f.kinds) ORDER BY f.channel COLLATE "C")
+    INTO v_channels, v_columns, v_types, v_kinds
     FROM found AS f
     JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), ARRAY(
         SELECT c.wide_column FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity
@@ -52,9 +54,9 @@ BEGIN
     v_parts := pymig._deal_columns(p_source, p_entity, v_types);
     PERFORM pymig._add_parts(p_source, p_entity, v_parts[v_added]);
     -- Columns of a new part are as old as it is; what is appended to an old part is younger.
-    INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)
-    SELECT p_source.source, p_entity, u.channel, v_last + u.i, u.part, u.wide_column, u.column_type
-    FROM unnest(v_channels, v_columns, v_types, v_parts) WITH ORDINALITY AS u (channel, wide_column, column_type, part, i);
+    INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type, kind)
+    SELECT p_source.source, p_entity, u.channel, v_last + u.i, u.part, u.wide_column, u.column_type, u.kind
+    FROM unnest(v_channels, v_columns, v_types, v_kinds, v_parts) WITH ORDINALITY AS u (channel, wide_column, column_type, kind, part, i);
     PERFORM pymig._add_missing_columns(p_source, p_entity);
     PERFORM pymig._note('INFO', p_source.source, p_entity, 'channels added', format('%s new channels got their columns.', v_added));
     RETURN v_added;
@@ -378,6 +380,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._cast_sql(text, text, text) IS
     'SQL expression that turns a value of one kind into a cell type without loss (NULL at run time where a value does not fit); NULL: never possible.';
+
+-- sql/core/functions/_channel_kind.sql
+CREATE OR REPLACE FUNCTION pymig._channel_kind(p_kinds text[])
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN cardinality(p_kinds) > 0 THEN pymig._native_type(p_kinds, 'native') END
+$$;
+COMMENT ON FUNCTION pymig._channel_kind(text[]) IS 'What a channel with values of these kinds holds, whatever type its column gets; NULL: it has no values.';
 
 -- sql/core/functions/_check_keep.sql
 CREATE OR REPLACE FUNCTION pymig._check_keep(p_source pymig.source)
@@ -1144,8 +1157,8 @@ BEGIN
     INSERT INTO pymig.part (source, entity, part, wide_table)
     SELECT p_source.source, p_entity, g.part, CASE WHEN v_parts = 1 THEN v_name ELSE v_name || '_' || g.part END
     FROM generate_series(1, v_parts) AS g (part);
-    INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type)
-    SELECT p_source.source, p_entity, l.channel, l.ord, l.part, l.wide_column, l.column_type FROM pg_temp._pymig_layout AS l;
+    INSERT INTO pymig.channel (source, entity, channel, ord, part, wide_column, column_type, kind)
+    SELECT p_source.source, p_entity, l.channel, l.ord, l.part, l.wide_column, l.column_type, l.kind FROM pg_temp._pymig_layout AS l;
     DROP TABLE pg_temp._pymig_layout;
     v_bounds := pymig._discover_bounds(p_source, p_entity);
     UPDATE pymig.entity AS e SET
@@ -2629,7 +2642,7 @@ COMMENT ON FUNCTION pymig._last_tick(text) IS 'Tick of the last finite time of a
 -- sql/core/functions/_layout.sql
 CREATE OR REPLACE FUNCTION pymig._layout(
     p_source pymig.source, p_entity text, p_column_types text, p_allow_scan boolean DEFAULT false,
-    OUT channel text, OUT ord int, OUT part int, OUT wide_column text, OUT column_type text)
+    OUT channel text, OUT ord int, OUT part int, OUT wide_column text, OUT column_type text, OUT kind text)
 RETURNS SETOF record
 LANGUAGE sql
 STABLE
@@ -2646,11 +2659,11 @@ AS $$
     named AS MATERIALIZED (
         -- Ids with the same prefix stay together in one part.
         SELECT f.channel, row_number() OVER (ORDER BY f.channel COLLATE "C") AS ord, n.wide_column,
-            pymig._native_type(f.kinds, p_column_types) AS column_type
+            pymig._native_type(f.kinds, p_column_types) AS column_type, pymig._channel_kind(f.kinds) AS kind
         FROM found AS f
         JOIN pymig._column_names(p_source, (SELECT array_agg(f.channel) FROM found AS f), '{}') AS n USING (channel)
     )
-    SELECT n.channel, n.ord::int, d.part, n.wide_column, n.column_type
+    SELECT n.channel, n.ord::int, d.part, n.wide_column, n.column_type, n.kind
     FROM named AS n
     JOIN unnest(pymig._deal_types(ARRAY(SELECT n.column_type FROM named AS n ORDER BY n.ord), 1, 0, 0, 24, false))
         WITH ORDINALITY AS d (part, ord) USING (ord)

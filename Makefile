@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall plan migrate verify status worker rollback demo stop clean \
+.PHONY: help setup install uninstall plan migrate verify status worker certify cutover rollback demo stop clean \
     test lint format bench bench-quick bench-sync soak stress faults docs
 
 help: ## This list
@@ -77,6 +77,14 @@ status: $(SETUP) ## State, progress and sync lag of every ship
 
 worker: $(SETUP) ## Keep wide equal to narrow, until Ctrl-C
 	@$(PYMIG) worker $(source)
+
+certify: $(SETUP) ## Compare every cell of SHIP and record that all are equal
+	@: $(say_which)
+	@$(PYMIG) certify $(ship)
+
+cutover: $(SETUP) ## Let applications use the wide table of SHIP
+	@: $(say_which)
+	@$(PYMIG) cut-over $(ship)
 
 rollback: $(SETUP) ## Undo the migration of SHIP
 	@: $(say_which)

@@ -158,12 +158,13 @@ def settings_page() -> str:
 
 def errors_page() -> str:
     """The registry of SQLSTATEs with every message that can carry them."""
-    meanings = dict(re.findall(r'"(PM\d{3})": \w+,\s+# (.+)', inspect.getsource(errors)))
+    meanings = dict(re.findall(r'"(\w{5})": \w+,\s+# (.+)', inspect.getsource(errors)))
     raised = sorted(raise_sites())
     text = (
         "# Errors\n\n"
         + NOTE
-        + "Errors of pymig's own have a SQLSTATE that begins with PM, one sentence, and a hint. "
+        + "Errors of pymig's own have a SQLSTATE that begins with PM (or one of PostgreSQL's, "
+        "where applications know what to do with it), one sentence, and a hint. "
         "The command line prints both and ends with the exit code beside. `…` stands for what "
         "varies. Every other SQLSTATE is PostgreSQL's.\n\n"
         "| SQLSTATE | means | exit code |\n|---|---|---|\n"
@@ -185,7 +186,7 @@ def raise_sites() -> set[Raised]:
     for folder in (*CORE_FOLDERS, "demo"):
         for _, sql in render_folder(folder):
             for statement in re.findall(r"RAISE EXCEPTION ((?:'(?:[^']|'')*'|[^';])*);", sql):
-                if code := re.search(r"ERRCODE = '(PM\d{3})'", statement):
+                if code := re.search(r"ERRCODE = '(\w{5})'", statement):
                     hint = re.search(r"HINT = (.*)", statement, re.DOTALL)
                     said = _texts(hint[1] if hint else "", sql)
                     for message in _texts(statement.split("USING ")[0], sql):

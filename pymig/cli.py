@@ -393,6 +393,80 @@ def worker(source: Source = None) -> None:
         keep_in_sync(_conninfo(), stop, source=options.source, poll_seconds=settings.poll_seconds)
 
 
+@app.command(epilog="Example: pymig certify --ship SHIP1")
+def certify(ship: Ship, source: Source = None) -> None:
+    """Compare every cell of ships, and record in a certificate that all are equal."""
+    options = _options(source=source)
+    names = _migrated(ship, options)
+    failed: list[PymigError] = []
+    with _session() as session:
+        for name in names:
+            try:
+                session.call("certify", p_entity=name, p_source=options.source)
+                _say(f"{name}: certified")
+            except ServerError:
+                raise
+            except PymigError as error:
+                failed.append(error)
+                if len(names) > 1:
+                    _say(f"{name}: {error.message}")
+    _raise_failed(failed, len(names))
+
+
+@app.command(epilog="Example: pymig certificate --ship SHIP1 --json")
+def certificate(ship: Ship = "all", as_json: AsJson = False, source: Source = None) -> None:
+    """Show the newest certificate of ships, and whether it still counts."""
+    options = _options(source=source)
+    asked = None if ship == "all" else _resolve(ship, options)
+    with _session() as session:
+        found = {
+            row["entity"]: row
+            for row in session.read("certificate")
+            if _is_asked(row, asked, options)
+        }
+        for name, row in found.items():
+            fault = session.select("certificate_fault", p_entity=name, p_source=row["source"])
+            row["fault"] = fault[0]["certificate_fault"]
+    if missing := [name for name in asked or [] if name not in found]:
+        raise UsageError(f"{missing[0]} was never certified.", f"pymig certify --ship {missing[0]}")
+    _show_rows(list(found.values()), as_json, show.certificates)
+
+
+@app.command("cut-over", epilog="Example: pymig cut-over --ship SHIP1 --hold")
+def cut_over(
+    ship: Ship,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Prepare all, then wait for `pymig release`.")
+    ] = False,
+    source: Source = None,
+    lock_wait: LockWait = LOCK_WAIT,
+) -> None:
+    """Let applications read the wide tables of ships, and write them in the wide shape."""
+    options = _options(source=source, lock_wait_seconds=lock_wait)
+    with _session() as session:
+        for name in _migrated(ship, options):
+            if hold:
+                _say(f"{name}: held until `pymig release --ship {name}`")
+            session.call(
+                "cut_over",
+                p_entity=name,
+                p_source=options.source,
+                p_hold=hold or None,
+                p_lock_wait=f"{options.lock_wait_seconds} seconds",
+            )
+            _say(f"{name}: cut over")
+
+
+@app.command(epilog="Example: pymig release --ship SHIP1")
+def release(ship: Ship, source: Source = None) -> None:
+    """Let the cutover of ships go on that is held back."""
+    options = _options(source=source)
+    with _session() as session:
+        for name in _migrated(ship, options):
+            session.call("release_cut_over", p_entity=name, p_source=options.source)
+            _say(f"{name}: released")
+
+
 @app.command(epilog="Example: pymig rollback --ship SHIP1")
 def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = LOCK_WAIT) -> None:
     """Drop the wide tables of ships and stop their sync; the narrow table was never changed."""
@@ -532,6 +606,11 @@ def _migrated(ships: str, options: Options) -> list[str]:
     if not names:
         _say("No ship is migrated: nothing to do.")
     return names
+
+
+def _is_asked(row: db.Row, names: list[str] | None, options: Options) -> bool:
+    """Whether a row of a table is of the ships (None: all) and the source that were named."""
+    return options.source in (None, row["source"]) and (names is None or row["entity"] in names)
 
 
 def _raise_failed(failed: list[PymigError], ships: int) -> None:

@@ -93,6 +93,14 @@ REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM030": UsageError,  # a source that can't be written directly
     "PM031": NotDoneError,  # rows that could not be written directly at once; never seen
     "PM032": NotDoneError,  # a direct write beyond its budget; never seen
+    "PM040": DifferenceError,  # no certificate that counts
+    "PM041": NotDoneError,  # a certificate can't be given
+    "PM060": UsageError,  # a direct write to a wide table that is cut over
+    "PM061": NotDoneError,  # pending keys that don't drain, or a lock, hold a cutover up
+    "PM062": UsageError,  # what the narrow table could not hold
+    "PM063": UsageError,  # a row whose narrow rows are gone
+    "23505": UsageError,  # a wide row is there already
+    "40001": NotDoneError,  # a wide row has changed before it was written
     "PM090": UsageError,  # the demo meets rows that are not its own
 }
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from pymig.db import Row
 
 _COLOURS: Final = {
+    "cut_over": "bold green",
     "verified": "green",
     "backfilled": "cyan",
     "syncing": "yellow",
@@ -38,6 +39,19 @@ _STATUS_COLUMNS: Final = (
 #: What goes where there is no room for all, in this order.
 _LEAVE_OUT: Final = ("p99", "table", "left", "rows/s", "rows", "quarantined", "lag")
 _LONG_ITEMS: Final = ("column name", "blocker")
+_CERTIFICATE_ITEMS: Final = (
+    "certified_at",
+    "certified_by",
+    "lsn",
+    "from_time",
+    "to_time",
+    "buckets",
+    "cells",
+    "wide_rows",
+    "quarantined",
+    "digest",
+    "code_hash",
+)
 _SOURCE_ITEMS: Final = {
     "entity_column": "entity",
     "channel_column": "channel",
@@ -126,6 +140,26 @@ def sources(rows: list[Row]) -> Table | str:
             value = row[name]
             table.add_row(
                 f"  {shown}", Text(", ".join(value) if isinstance(value, list) else str(value))
+            )
+    return table
+
+
+def certificates(rows: list[Row]) -> Table | str:
+    """pymig.certificate: a paragraph per ship, the fault first where there is one."""
+    if not rows:
+        return "No ship is certified: `pymig certify` does it."
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in sorted(rows, key=lambda row: (row["source"], row["entity"])):
+        style, counts = ("red", f"no: {row['fault']}") if row["fault"] else ("green", "yes")
+        table.add_row(Text(row["entity"], style="bold"), Text(row["wide_table"]))
+        table.add_row("  counts", Text(counts, style=style))
+        for name in _CERTIFICATE_ITEMS:
+            value = row[name]
+            table.add_row(
+                f"  {name.replace('_', ' ')}",
+                Text(_number(value) if isinstance(value, int) else str(value)),
             )
     return table
 

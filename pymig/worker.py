@@ -1,7 +1,7 @@
 """The sync worker: calls `pymig.sync_pending()` again and again. The work is the database's.
 
-The history of adopted ships is moved on a second connection: a chunk takes a second, and live keys
-don't wait for it.
+The history of adopted ships is moved on a second connection, and buckets are verified again: that
+takes a second at a time, and live keys don't wait for it.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def keep_in_sync(
 
 
 def _migrate_adopted(session: db.Session, source: str | None) -> None:
-    """Move the history of adopted ships until the session's stop is set."""
+    """Move the history of adopted ships and verify for ever, until the session's stop is set."""
     while not session.stop.is_set():
         # What is wrong with a ship is in pymig.status, what with the connection the worker says.
         with suppress(PymigError):
             session.call("migrate_adopted", p_source=source)
+            session.call("reverify", p_source=source)
         session.stop.wait(_ADOPT_SECONDS)
 
 

@@ -33,7 +33,10 @@ CREATE TABLE pymig.source (
     dictionary_name text,
     registered_at timestamptz NOT NULL DEFAULT now(),
     registered_by text NOT NULL DEFAULT session_user,
-    type_drift text NOT NULL DEFAULT 'quarantine' CHECK (type_drift IN ('quarantine', 'promote'))
+    type_drift text NOT NULL DEFAULT 'quarantine' CHECK (type_drift IN ('quarantine', 'promote')),
+    verify_budget real NOT NULL DEFAULT 0.05 CHECK (verify_budget BETWEEN 0 AND 1),
+    verify_after timestamptz,
+    certificate_age interval CHECK (certificate_age > interval '0')
 );
 COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities, set_retention and set_queue; the lost_ columns by the worker.';
 COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
@@ -69,12 +72,15 @@ COMMENT ON COLUMN pymig.source.dictionary_name IS 'Its column with the readable 
 COMMENT ON COLUMN pymig.source.registered_at IS 'When it was registered.';
 COMMENT ON COLUMN pymig.source.registered_by IS 'By which role.';
 COMMENT ON COLUMN pymig.source.type_drift IS 'What becomes of values that do not fit their column: quarantine, or promote the column.';
+COMMENT ON COLUMN pymig.source.verify_budget IS 'Share of one worker''s time that goes into verifying buckets again, for ever; 0: none.';
+COMMENT ON COLUMN pymig.source.verify_after IS 'Not before this time is the next one verified: the last ones used up the budget until then. NULL: at once.';
+COMMENT ON COLUMN pymig.source.certificate_age IS 'After this time a certificate is stale; NULL: never for its age.';
 
 CREATE TABLE pymig.entity (
     source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,
     entity text NOT NULL,
     state text NOT NULL DEFAULT 'known' CHECK (state IN
-        ('known', 'planned', 'syncing', 'backfilled', 'verified', 'failed', 'rolled_back')),
+        ('known', 'planned', 'syncing', 'backfilled', 'verified', 'cut_over', 'failed', 'rolled_back')),
     is_adopted boolean NOT NULL DEFAULT false,
     column_types text CHECK (column_types IN ('text', 'native')),
     strategy text NOT NULL DEFAULT 'auto'
@@ -90,6 +96,8 @@ CREATE TABLE pymig.entity (
     started_at timestamptz,
     backfilled_at timestamptz,
     verified_at timestamptz,
+    cut_over_at timestamptz,
+    is_held boolean NOT NULL DEFAULT false,
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
@@ -100,7 +108,7 @@ CREATE TABLE pymig.entity (
 COMMENT ON TABLE pymig.entity IS 'One row per entity: its state and settings. State changes only through the procedures.';
 COMMENT ON COLUMN pymig.entity.source IS 'Its source.';
 COMMENT ON COLUMN pymig.entity.entity IS 'Text form of the value in the entity column.';
-COMMENT ON COLUMN pymig.entity.state IS 'known (seen, not asked for) -> planned -> syncing -> backfilled -> verified; failed; rolled_back.';
+COMMENT ON COLUMN pymig.entity.state IS 'known (seen, not asked for) -> planned -> syncing -> backfilled -> verified -> cut_over; failed; rolled_back.';
 COMMENT ON COLUMN pymig.entity.is_adopted IS 'The worker found it and migrates it by the policy auto.';
 COMMENT ON COLUMN pymig.entity.column_types IS 'text or native.';
 COMMENT ON COLUMN pymig.entity.strategy IS 'Pivot strategy of its chunks; auto measures the candidates on the first chunks.';
@@ -115,6 +123,8 @@ COMMENT ON COLUMN pymig.entity.last_error IS 'Last error of a chunk or a recompu
 COMMENT ON COLUMN pymig.entity.started_at IS 'When it began to sync.';
 COMMENT ON COLUMN pymig.entity.backfilled_at IS 'When its last chunk was done.';
 COMMENT ON COLUMN pymig.entity.verified_at IS 'When it last verified without a difference.';
+COMMENT ON COLUMN pymig.entity.cut_over_at IS 'When it was cut over; since then it can be written in the wide shape.';
+COMMENT ON COLUMN pymig.entity.is_held IS 'Its cutover waits until release_cut_over.';
 COMMENT ON COLUMN pymig.entity.state_changed_at IS 'When the state last changed.';
 COMMENT ON COLUMN pymig.entity.type_drift IS 'Its own choice of quarantine or promote; NULL: the source''s.';
 COMMENT ON COLUMN pymig.entity.sync IS 'pending: the worker writes its wide rows; direct: the statement that changes narrow rows does, where it can.';
@@ -304,6 +314,64 @@ COMMENT ON COLUMN pymig.verification.sample IS 'Up to 20 of the differences: cha
 COMMENT ON COLUMN pymig.verification.digest IS 'MD5 over the narrow side''s arrays in channel order: a record of what was compared.';
 COMMENT ON COLUMN pymig.verification.seconds IS 'Duration.';
 COMMENT ON COLUMN pymig.verification.checked_at IS 'When it was compared.';
+
+CREATE INDEX verification_age ON pymig.verification (source, checked_at);
+
+CREATE TABLE pymig.changed_bucket (
+    source text NOT NULL,
+    entity text NOT NULL,
+    bucket bigint NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, entity, bucket),
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.changed_bucket IS 'Buckets of verified entities that were recomputed since they were last compared: the first ones to be verified again.';
+COMMENT ON COLUMN pymig.changed_bucket.source IS 'Its source.';
+COMMENT ON COLUMN pymig.changed_bucket.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.changed_bucket.bucket IS 'The bucket.';
+COMMENT ON COLUMN pymig.changed_bucket.changed_at IS 'First recompute since.';
+
+CREATE TABLE pymig.certificate (
+    certificate bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source text NOT NULL,
+    entity text NOT NULL,
+    wide_table text NOT NULL,
+    certified_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    certified_by text NOT NULL DEFAULT session_user,
+    lsn pg_lsn NOT NULL,
+    from_time text,
+    to_time text,
+    buckets bigint NOT NULL,
+    cells bigint NOT NULL,
+    wide_rows bigint NOT NULL,
+    quarantined bigint NOT NULL,
+    digest text NOT NULL,
+    bucket_digests jsonb NOT NULL,
+    code_hash text NOT NULL,
+    voided_at timestamptz,
+    void_reason text,
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+CREATE INDEX certificate_entity ON pymig.certificate (source, entity, certificate);
+COMMENT ON TABLE pymig.certificate IS 'Records that wide equalled narrow for an entity, cell by cell. The newest of an entity counts; certificate_fault() says whether it still does.';
+COMMENT ON COLUMN pymig.certificate.certificate IS 'Number of the certificate.';
+COMMENT ON COLUMN pymig.certificate.source IS 'Its source.';
+COMMENT ON COLUMN pymig.certificate.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.certificate.wide_table IS 'Qualified name of the wide table, or of the view over its parts.';
+COMMENT ON COLUMN pymig.certificate.certified_at IS 'When the last bucket had been compared.';
+COMMENT ON COLUMN pymig.certificate.certified_by IS 'Role that asked for it.';
+COMMENT ON COLUMN pymig.certificate.lsn IS 'Position in the WAL at that moment.';
+COMMENT ON COLUMN pymig.certificate.from_time IS 'First time of the first bucket.';
+COMMENT ON COLUMN pymig.certificate.to_time IS 'Last time of the last bucket.';
+COMMENT ON COLUMN pymig.certificate.buckets IS 'Buckets compared.';
+COMMENT ON COLUMN pymig.certificate.cells IS 'Cells compared, not counting NULL.';
+COMMENT ON COLUMN pymig.certificate.wide_rows IS 'Rows of the wide table at that moment.';
+COMMENT ON COLUMN pymig.certificate.quarantined IS 'Narrow rows in quarantine: in no cell, and said so.';
+COMMENT ON COLUMN pymig.certificate.digest IS 'SHA-256 over the buckets and their digests, in order.';
+COMMENT ON COLUMN pymig.certificate.bucket_digests IS 'Bucket -> digest of its cells as in pymig.verification, as they were when it was given.';
+COMMENT ON COLUMN pymig.certificate.code_hash IS 'SHA-256 over the triggers and functions that keep wide equal to narrow, and over the cell view.';
+COMMENT ON COLUMN pymig.certificate.voided_at IS 'When it was voided; NULL: it was not.';
+COMMENT ON COLUMN pymig.certificate.void_reason IS 'Why.';
 
 CREATE TABLE pymig.partition (
     source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,

@@ -167,6 +167,30 @@ def test_difference_is_told_once_and_repaired(pymig: Pymig, conn: Connection) ->
     assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []
 
 
+def test_certified_and_cut_over(pymig: Pymig, conn: Connection) -> None:
+    succeed(pymig("migrate", "--ship", "all"))
+    assert succeed(pymig("certificate")).startswith("No ship is certified")
+    assert_refused(pymig("certificate", "--ship", "imo1"), 2, "imo1 was never certified.")
+    assert_refused(pymig("cut-over", "--ship", "imo1"), 7, "no fresh certificate")
+    assert succeed(pymig("certify", "--ship", "imo1")) == "imo1: certified\n"
+    out = succeed(pymig("certificate", "--ship", "imo1"))
+    assert max(map(len, out.splitlines())) <= 80
+    assert re.search(r"^ +counts +yes *$", out, re.MULTILINE)
+    (row,) = json.loads(succeed(pymig("certificate", "--json")))
+    columns = conn.execute("SELECT * FROM pymig.certificate LIMIT 0").description or []
+    assert set(row) == {*(column.name for column in columns), "fault"}
+    assert (row["entity"], row["fault"], row["cells"]) == ("imo1", None, 360)
+    conn.execute("CALL pymig.hold_cut_over('imo1')")
+    assert succeed(pymig("release", "--ship", "imo1")) == "imo1: released\n"
+    assert succeed(pymig("cut-over", "--ship", "imo1")) == "imo1: cut over\n"
+    assert re.search(r"^imo1 +cut_over +100 %", succeed(pymig("status")), re.MULTILINE)
+    conn.execute(f"UPDATE {WIDE}_rw SET \"main/1\" = '7' WHERE created_time = '2024-01-01 01:00'")
+    conn.execute("CALL pymig.sync_pending()")
+    assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []
+    succeed(pymig("rollback", "--ship", "imo1"))
+    assert "no: it was rolled back" in succeed(pymig("certificate"))
+
+
 def test_install_and_uninstall(pymig: Pymig, conn: Connection) -> None:
     succeed(pymig("migrate", "--ship", "imo1"))
     assert succeed(pymig("install")) == "pymig is installed.\n"

@@ -78,6 +78,7 @@ STATEMENTS: Final[dict[str, LiteralString]] = {
     " pymig._time_condition(s, 'n.raw_time', 10, 10, '{}'), false) FROM pymig.source AS s",
     "trigger_functions": "SELECT string_agg(format(E'-- %%s\\n%%s', p.proname, p.prosrc), E'\\n'"
     " ORDER BY p.proname) FROM pg_proc AS p WHERE p.pronamespace = 'pymig'::regnamespace"
+    " AND NOT starts_with(p.proname, '_')"
     " AND (p.prorettype = 'trigger'::regtype OR p.proname LIKE '%%\\_write\\_directly')",
     "wide_table": "SELECT format('CREATE TABLE %%I (%%s)', p.wide_table,"
     " pymig._column_definitions(p.source, p.entity, p.part)) FROM pymig.part AS p",

@@ -188,9 +188,10 @@ def test_definer_routines_are_locked_up(conn: psycopg.Connection[Any]) -> None:
     definers = [r for r in _routines(conn) if r["definer"]]
     assert len(definers) >= 10  # the triggers of two sources
     for routine in definers:
-        per_statement = not re.search(r"_(row|truncate)\(", routine["name"])
-        narrow = "public." + re.findall(r"keyed|loose", routine["name"])[0]
-        assert unqualified(routine["body"], per_statement, narrow) == [], routine["name"]
+        if not _has_path(routine):  # a trigger of ingest, which a SET clause would cost too much
+            per_statement = not re.search(r"_(row|truncate)\(", routine["name"])
+            narrow = "public." + re.findall(r"keyed|loose", routine["name"])[0]
+            assert unqualified(routine["body"], per_statement, narrow) == [], routine["name"]
         assert not routine["is_public"], routine["name"]
         assert routine["is_trigger"], routine["name"]
 
@@ -269,7 +270,8 @@ def test_every_error_has_a_code_and_a_hint() -> None:
     """RAISE EXCEPTION … USING ERRCODE, HINT: a person is told what to do."""
     for file, text in _sql_texts():
         for statement in re.findall(r"RAISE EXCEPTION\b.*?;\s*\n", text, flags=re.DOTALL):
-            assert "ERRCODE = 'PM" in statement, f"{file}: {statement}"
+            own = re.search(r"ERRCODE = '(PM\w{3}|23505|40001)'", statement)
+            assert own, f"{file}: {statement}"
             assert "HINT = " in statement, f"{file}: {statement}"
 
 
@@ -281,11 +283,13 @@ BUILT_FROM_QUOTED_PARTS: Final = frozenset(
     {
         "_add_missing_columns", "_canonical_entity", "_channel_values", "_close_range",
         "_collect_pending", "_compare_bucket", "_create_part", "_create_parts_view",
-        "_create_source_objects", "_drop_promotions", "_drop_wide_tables", "_due_todo",
-        "_exchange_columns", "_expand_range", "_fill_promoted", "_follow_rename", "_grant_read",
-        "_merge_part", "_next_narrow_bucket", "_pending_by_entity", "_quarantine_closed",
+        "_create_rw_views", "_create_source_objects", "_delete_cells", "_drop_promotions",
+        "_drop_wide_tables", "_due_todo", "_exchange_columns", "_expand_range", "_fill_promoted",
+        "_follow_rename", "_grant_like_narrow", "_lock_rows", "_merge_part", "_move_cells",
+        "_narrow_row", "_next_narrow_bucket", "_pending_by_entity", "_quarantine_closed",
         "_quarantine_rows", "_queue_partition", "_recompute", "_recompute_by_arrays",
-        "_recompute_singly", "_record_newcomers", "_superseded_rows", "_swap_promoted",
+        "_recompute_singly", "_record_newcomers", "_require_writable", "_superseded_rows",
+        "_swap_promoted", "_write_cells",
     }
 )  # fmt: skip
 

@@ -87,9 +87,11 @@ BEGIN
         ORDER BY p.part
     LOOP
         PERFORM pymig._create_part(p_source, p_entity, r_part.wide_table, pymig._column_definitions(p_source.source, p_entity, r_part.part));
+        PERFORM set_config('pymig.writes_wide', 'on', true);
         EXECUTE format('INSERT INTO %1$I.%2$I (%4$I) SELECT p.%4$I FROM %1$I.%3$I AS p', p_source.wide_schema, r_part.wide_table,
             CASE WHEN to_regclass(format('%I.%I', p_source.wide_schema, v_name || '_1')) IS NULL THEN v_name ELSE v_name || '_1' END,
             p_source.time_column);
+        PERFORM set_config('pymig.writes_wide', 'off', true);
     END LOOP;
     IF v_is_split THEN
         IF (SELECT c.relkind = 'r' FROM pg_class AS c WHERE c.oid = v_table) THEN
@@ -119,6 +121,7 @@ BEGIN
             EXECUTE v_grant;
         END LOOP;
     END IF;
+    PERFORM pymig._create_rw_views(p_source, p_entity);
 END
 $$;
 COMMENT ON FUNCTION pymig._add_missing_columns(pymig.source, text) IS
@@ -774,7 +777,7 @@ BEGIN
         p_source.time_type, pymig.time_text(p_partition.last_tick, p_source.time_type))
     INTO v_has_rows;
     EXECUTE format(
-        'SELECT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = %5$L AND e.entity = %6$L AND e.state NOT IN (''backfilled'', ''verified''))
+        'SELECT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = %5$L AND e.entity = %6$L AND NOT pymig._is_backfilled(e.state))
              OR EXISTS (SELECT FROM pymig.%1$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %6$L AND p.time BETWEEN %2$L AND %3$L::%4$s)
              OR EXISTS (SELECT FROM pymig.%7$I AS d WHERE d.entity = %6$L AND d.bucket BETWEEN %8$s AND %9$s)',
         p_source.source || '_pending', pymig.time_text(p_partition.first_tick, p_source.time_type),
@@ -830,6 +833,37 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._closed_sql(pymig.source, text, text, bigint, bigint) IS
     'SQL condition that holds for the times of a run of buckets that are closed for an entity; NULL: none is.';
+
+-- sql/core/functions/_code_hash.sql
+CREATE OR REPLACE FUNCTION pymig._code_hash(p_source pymig.source)
+RETURNS text
+LANGUAGE sql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+    SELECT encode(sha256(convert_to(string_agg(c.code, E'\n' ORDER BY c.name), 'UTF8')), 'hex')
+    FROM (
+        SELECT p.proname::text AS name, pg_get_functiondef(p.oid) AS code
+        FROM pg_proc AS p
+        WHERE p.pronamespace = 'pymig'::regnamespace
+          AND (starts_with(p.proname, p_source.source || '_record_') OR p.proname IN ('_recompute', '_recompute_todo', '_cells_sql', '_winner_sql'))
+        UNION ALL
+        SELECT t.tgname::text, format('%s %s', pg_get_triggerdef(t.oid), t.tgenabled) FROM pg_trigger AS t
+        WHERE t.tgrelid = p_source.narrow AND t.tgname LIKE 'pymig\_record\_%'
+        UNION ALL
+        SELECT c.relname::text, pg_get_viewdef(c.oid) FROM pg_class AS c
+        WHERE c.oid = to_regclass(format('pymig.%I', p_source.source || '_cell'))
+    ) AS c
+$$;
+COMMENT ON FUNCTION pymig._code_hash(pymig.source) IS
+    'SHA-256 over what keeps wide equal to narrow: the triggers of the narrow table, their functions, the cell view, and the routines that recompute.';
 
 -- sql/core/functions/_collect_pending.sql
 CREATE OR REPLACE FUNCTION pymig._collect_pending(p_source pymig.source)
@@ -957,7 +991,7 @@ $$;
 COMMENT ON FUNCTION pymig._column_definitions(text, text, int) IS 'Column list of CREATE TABLE for a part.';
 
 -- sql/core/functions/_column_dependents.sql
-CREATE OR REPLACE FUNCTION pymig._column_dependents(p_table regclass, p_column text, p_view regclass)
+CREATE OR REPLACE FUNCTION pymig._column_dependents(p_table regclass, p_column text, p_views regclass[])
 RETURNS text
 LANGUAGE sql
 STABLE
@@ -968,17 +1002,18 @@ AS $$
         SELECT pg_describe_object(d.classid, d.objid, d.objsubid) AS what
         FROM pg_depend AS d
         JOIN pg_attribute AS a ON a.attrelid = p_table AND a.attname = p_column AND NOT a.attisdropped
-        WHERE d.refclassid = 'pg_class'::regclass AND (d.refobjid = p_table AND d.refobjsubid = a.attnum OR d.refobjid = p_view)
+        WHERE d.refclassid = 'pg_class'::regclass AND (d.refobjid = p_table AND d.refobjsubid = a.attnum OR d.refobjid = ANY (p_views))
           AND d.deptype IN ('n', 'a')
-          -- The view over the parts is our own.
-          AND NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (SELECT FROM pg_rewrite AS r WHERE r.oid = d.objid AND r.ev_class = p_view))
+          -- The view over the parts, and those it is written by, are our own.
+          AND NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (SELECT FROM pg_rewrite AS r WHERE r.oid = d.objid AND r.ev_class = ANY (p_views)))
+          AND NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (SELECT FROM pg_trigger AS t WHERE t.oid = d.objid AND t.tgfoid = 'pymig._write_wide'::regproc))
         UNION ALL
         SELECT 'privileges on the column itself' FROM pg_attribute AS a
         WHERE a.attrelid = p_table AND a.attname = p_column AND a.attacl IS NOT NULL
     ) AS d
 $$;
-COMMENT ON FUNCTION pymig._column_dependents(regclass, text, regclass) IS
-    'What would be lost with a wide column: views, indexes, constraints, statistics, column privileges of the user''s, also on the view over the parts. NULL: nothing.';
+COMMENT ON FUNCTION pymig._column_dependents(regclass, text, regclass[]) IS
+    'What would be lost with a wide column: views, indexes, constraints, statistics, column privileges of the user''s, also on our own views over it (p_views). NULL: nothing.';
 
 -- sql/core/functions/_column_names.sql
 CREATE OR REPLACE FUNCTION pymig._column_names(
@@ -1193,11 +1228,15 @@ BEGIN
         v_table, p_source.time_column, p_source.time_type, coalesce(', ' || p_columns, ''));
     EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
         format('Wide table of %s from %s, kept equal by pymig. Columns: pymig.channel_map. Write to the narrow table.', p_entity, p_source.narrow));
-    PERFORM pymig._grant_read(p_source, v_table);
+    -- Asks first whether it is a recompute that writes, which costs it nothing.
+    EXECUTE format('CREATE TRIGGER pymig_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT
+        WHEN (pg_catalog.current_setting(''pymig.writes_wide'', true) IS DISTINCT FROM ''on'') EXECUTE FUNCTION pymig._guard_wide(%L, %L)',
+        v_table, p_source.source, p_entity);
+    PERFORM pymig._grant_like_narrow(p_source, v_table);
 END
 $$;
 COMMENT ON FUNCTION pymig._create_part(pymig.source, text, text, text) IS
-    'Creates one wide table; whoever may read the narrow table may read it.';
+    'Creates one wide table, guarded against writes that are not pymig''s; whoever may read the narrow table may read it.';
 
 -- sql/core/functions/_create_parts_view.sql
 CREATE OR REPLACE FUNCTION pymig._create_parts_view(p_source pymig.source, p_entity text)
@@ -1226,7 +1265,7 @@ BEGIN
     EXECUTE format('COMMENT ON VIEW %s IS %L', v_view,
         format(CASE WHEN v_count > c_columns THEN 'The first %s of %s channels of %s; the others are only in its parts. Columns: pymig.channel_map.'
                     ELSE 'All parts of the wide table of %3$s. Columns: pymig.channel_map.' END, c_columns, v_count, p_entity));
-    PERFORM pymig._grant_read(p_source, v_view);
+    PERFORM pymig._grant_like_narrow(p_source, v_view);
     IF v_count > c_columns AND NOT EXISTS (
         SELECT FROM pymig.event AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.what = 'view is full'
           AND e.happened_at > (SELECT n.started_at FROM pymig.entity AS n WHERE n.source = p_source.source AND n.entity = p_entity)) THEN
@@ -1237,6 +1276,51 @@ END
 $$;
 COMMENT ON FUNCTION pymig._create_parts_view(pymig.source, text) IS
     'The view with the entity''s name over its parts; columns by ord, so that new ones only append. It has the first 1,599 channels; those that come later are only in the parts, and an event says so.';
+
+-- sql/core/functions/_create_rw_views.sql
+CREATE OR REPLACE FUNCTION pymig._create_rw_views(p_source pymig.source, p_entity text, p_grants text[] DEFAULT '{}')
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- As many as the view over the parts has.
+    c_columns constant int := 1599;
+    r_view record;
+    v_view text;
+    v_columns text;
+    v_grant text;
+BEGIN
+    -- With a time grain a wide row is made of several times: which of them would a new value belong to?
+    IF p_source.grain_ticks IS NOT NULL OR NOT EXISTS (SELECT FROM pymig.entity AS e
+        WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'cut_over') THEN
+        RETURN;
+    END IF;
+    FOR r_view IN SELECT v.* FROM pymig._rw_views(p_source, p_entity) AS v LOOP
+        v_view := format('%I.%I', p_source.wide_schema, r_view.name);
+        IF NOT r_view.is_there AND to_regclass(v_view) IS NOT NULL THEN
+            RAISE EXCEPTION '% is to be written through %, and that name is taken', quote_literal(p_entity), v_view
+                USING ERRCODE = 'PM014', HINT = 'Rename or drop that relation, then cut over again.';
+        END IF;
+        SELECT string_agg(quote_ident(c.wide_column), ', ' ORDER BY c.ord) INTO v_columns
+        FROM (SELECT c.* FROM pymig.channel AS c
+              WHERE c.source = p_source.source AND c.entity = p_entity AND c.part = coalesce(r_view.part, c.part) ORDER BY c.ord LIMIT c_columns) AS c;
+        EXECUTE format('CREATE OR REPLACE VIEW %s AS SELECT %I, %s FROM %I.%I', v_view, p_source.time_column, v_columns, p_source.wide_schema, r_view.relation);
+        IF NOT r_view.is_there THEN
+            EXECUTE format('CREATE TRIGGER pymig_write INSTEAD OF INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION pymig._write_wide(%L, %L)',
+                v_view, p_source.source, p_entity);
+            EXECUTE format('COMMENT ON VIEW %s IS %L', v_view,
+                format('%s in the wide shape, to be written: INSERT, UPDATE and DELETE go to %s, and come from there.', p_entity, p_source.narrow));
+            PERFORM pymig._grant_like_narrow(p_source, v_view, '{SELECT,INSERT,UPDATE,DELETE}');
+        END IF;
+    END LOOP;
+    FOREACH v_grant IN ARRAY p_grants LOOP
+        EXECUTE v_grant;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._create_rw_views(pymig.source, text, text[]) IS
+    'Makes the views in which an entity that is cut over is written, or brings their columns up to date; then repeats GRANTs. Whoever may read, insert into, update or delete from the narrow table may do so there. PM014 where a name is taken.';
 
 -- sql/core/functions/_cut_name.sql
 CREATE OR REPLACE FUNCTION pymig._cut_name(p_name text, p_bytes int, p_hash_of text)
@@ -1378,6 +1462,20 @@ END
 $$;
 COMMENT ON FUNCTION pymig._deal_types(text[], int, bigint, bigint, int, boolean) IS
     'The part each of some columns goes to, by their types: this part while it can hold one more column in the worst case, then the next ones. p_columns, p_bytes, p_narrowest: what this part has already. p_is_appended: its columns are added to a table that is there.';
+
+-- sql/core/functions/_delete_cells.sql
+CREATE OR REPLACE FUNCTION pymig._delete_cells(p_source pymig.source, p_entity text, p_time text, p_channels text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('DELETE FROM %s AS n WHERE %s', p_source.narrow, pymig._row_condition(p_source))
+    USING p_entity, p_time, p_channels;
+END
+$$;
+COMMENT ON FUNCTION pymig._delete_cells(pymig.source, text, text, text[]) IS
+    'Deletes the narrow rows of these channels at one time, those in quarantine and superseded ones, too.';
 
 -- sql/core/functions/_differences_sql.sql
 CREATE OR REPLACE FUNCTION pymig._differences_sql(
@@ -1529,6 +1627,29 @@ $$;
 COMMENT ON FUNCTION pymig._drop_promotions(pymig.source, text, text[]) IS
     'Gives promotions up: their new columns go, the old ones were always whole. The caller holds the entity exclusively.';
 
+-- sql/core/functions/_drop_rw_views.sql
+CREATE OR REPLACE FUNCTION pymig._drop_rw_views(p_source pymig.source, p_entity text)
+RETURNS text[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_grants text[];
+    r_view record;
+BEGIN
+    SELECT coalesce(array_agg(g.statement), '{}') INTO v_grants
+    FROM pymig._rw_views(p_source, p_entity) AS v
+    CROSS JOIN LATERAL pymig._grants_on(format('%I.%I', p_source.wide_schema, v.name)::regclass) AS g (statement)
+    WHERE v.is_there;
+    FOR r_view IN SELECT v.name FROM pymig._rw_views(p_source, p_entity) AS v WHERE v.is_there LOOP
+        EXECUTE format('DROP VIEW %I.%I', p_source.wide_schema, r_view.name);
+    END LOOP;
+    RETURN v_grants;
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_rw_views(pymig.source, text) IS
+    'Drops the views in which an entity is written. Returns the GRANTs on them, for _create_rw_views. 2BP01 where something of the user''s depends on them.';
+
 -- sql/core/functions/_drop_triggers.sql
 CREATE OR REPLACE FUNCTION pymig._drop_triggers(p_source pymig.source, p_relation regclass, p_lock_timeout interval)
 RETURNS void
@@ -1561,6 +1682,7 @@ DECLARE
     v_parts text := (SELECT string_agg(format('%I.%I', p_source.wide_schema, p.wide_table), ', ')
                      FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
 BEGIN
+    PERFORM pymig._drop_rw_views(p_source, p_entity);
     IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                WHERE n.nspname = p_source.wide_schema AND c.relname = v_name AND c.relkind = 'v') THEN
         EXECUTE format('DROP VIEW %I.%I', p_source.wide_schema, v_name);
@@ -1571,7 +1693,43 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._drop_wide_tables(pymig.source, text) IS
-    'Drops the wide tables and the view of an entity. 2BP01 where something of the user''s depends on them.';
+    'Drops the wide tables and the views of an entity. 2BP01 where something of the user''s depends on them.';
+
+-- sql/core/functions/_due_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._due_bucket(p_source pymig.source, OUT entity text, OUT bucket bigint)
+RETURNS record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- The hour that is being written changes all the time.
+    c_rest constant interval := '10 seconds';
+BEGIN
+    IF NOT EXISTS (SELECT FROM pymig.source AS s WHERE s.source = p_source.source AND s.verify_budget > 0 AND coalesce(s.verify_after, '-infinity') <= clock_timestamp())
+        OR NOT pg_try_advisory_xact_lock(pymig._lock_key('verify', p_source.source)) THEN
+        RETURN;
+    END IF;
+    -- In a transaction of its own, before the comparison: what changes meanwhile is noted again, and no recompute waits for us.
+    DELETE FROM pymig.changed_bucket AS c
+    WHERE (c.source, c.entity, c.bucket) = (
+        SELECT b.source, b.entity, b.bucket
+        FROM pymig.changed_bucket AS b JOIN pymig.entity AS e USING (source, entity)
+        WHERE b.source = p_source.source AND b.changed_at < clock_timestamp() - c_rest AND e.verified_at IS NOT NULL AND pymig._is_backfilled(e.state)
+        ORDER BY b.changed_at
+        LIMIT 1)
+    RETURNING c.entity, c.bucket INTO entity, bucket;
+    IF NOT FOUND THEN
+        -- Whatever was not looked at for longest: so each gets its turn, which drawing lots would not promise.
+        SELECT v.entity, v.bucket INTO entity, bucket
+        FROM pymig.verification AS v JOIN pymig.entity AS e USING (source, entity)
+        WHERE v.source = p_source.source AND v.checked_at < clock_timestamp() - c_rest AND e.verified_at IS NOT NULL AND pymig._is_backfilled(e.state)
+        ORDER BY v.checked_at
+        LIMIT 1;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._due_bucket(pymig.source) IS
+    'The bucket that is to be verified again next: the one that changed longest ago, else the one compared longest ago. NULL where the budget is spent, another worker is at it, or nothing is verified.';
 
 -- sql/core/functions/_due_promotions.sql
 CREATE OR REPLACE FUNCTION pymig._due_promotions(p_source text)
@@ -1588,7 +1746,7 @@ AS $$
         ) AS m
         WHERE e.source = p_source AND e.wide_table IS NOT NULL AND coalesce(e.promote_at, '-infinity') <= clock_timestamp() AND CASE
             WHEN coalesce(e.type_drift, s.type_drift) = 'quarantine' THEN m.begun > 0
-            WHEN e.state NOT IN ('backfilled', 'verified') THEN false
+            WHEN NOT pymig._is_backfilled(e.state) THEN false
             WHEN m.begun > 0 AND m.is_waiting IS NOT TRUE THEN true
             -- Promotions that wait for somebody to drop what depends on a column don't keep others from beginning.
             WHEN m.is_free IS FALSE THEN false
@@ -1892,6 +2050,7 @@ BEGIN
     UPDATE pymig.entity AS e SET state = 'failed', verified_at = NULL, last_error = p_fault, state_changed_at = now()
     WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'failed';
     IF FOUND THEN
+        PERFORM pymig._void_certificate(p_source.source, p_entity, 'its wide tables were altered');
         PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'wide table gone', format(
             'Nothing of this entity is kept in sync: %s. Undo that, then CALL pymig.migrate(%L) again; or CALL pymig.roll_back(%2$L) and migrate it anew.',
             p_fault, p_entity));
@@ -1982,6 +2141,7 @@ DECLARE
     r_group record;
     r_check record;
 BEGIN
+    PERFORM set_config('pymig.writes_wide', 'on', true);
     FOR r_group IN
         SELECT array_agg(m.ord ORDER BY m.ord) AS ords
         FROM pymig.promotion AS m
@@ -2011,6 +2171,7 @@ BEGIN
             WHERE m.source = p_source.source AND m.entity = p_entity AND m.channel = r_check.channel;
         END IF;
     END LOOP;
+    PERFORM set_config('pymig.writes_wide', 'off', true);
 END
 $$;
 COMMENT ON FUNCTION pymig._fill_promoted(pymig.source, text, bigint, bigint, text) IS
@@ -2113,14 +2274,14 @@ BEGIN
         WHERE e.source = p_source.source AND e.entity = p_entity AND e.repair_from IS NOT NULL);
     IF v_unequal = 0 AND v_stuck = 0 AND NOT v_is_lost THEN
         UPDATE pymig.entity AS e SET
-            state = 'verified', verified_at = now(),
-            state_changed_at = CASE WHEN e.state = 'verified' THEN e.state_changed_at ELSE now() END
-        WHERE e.source = p_source.source AND e.entity = p_entity AND e.state IN ('backfilled', 'verified');
+            state = CASE WHEN e.state = 'backfilled' THEN 'verified' ELSE e.state END, verified_at = now(),
+            state_changed_at = CASE WHEN e.state = 'backfilled' THEN now() ELSE e.state_changed_at END
+        WHERE e.source = p_source.source AND e.entity = p_entity AND pymig._is_backfilled(e.state);
         PERFORM pymig._note('INFO', p_source.source, p_entity, 'verified', format('%s buckets compared, all equal.', (
             SELECT count(*) FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity)));
         RETURN NULL;
     END IF;
-    PERFORM pymig._unverify(p_source.source, p_entity);
+    PERFORM pymig._unverify(p_source.source, p_entity, 'it did not verify any more');
     PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'verification mismatch',
         format('%s differences in %s buckets, %s buckets with keys that can''t be recomputed%s.', coalesce(v_differences, 0), v_unequal, v_stuck,
             CASE WHEN v_is_lost THEN '; keys were lost, and their repair is not done' END));
@@ -2132,6 +2293,24 @@ $$;
 COMMENT ON FUNCTION pymig._finish_verify(pymig.source, text, timestamptz) IS
     'Sums a verification up and sets the entity''s state by it. Returns what is wrong, or NULL.';
 
+-- sql/core/functions/_fits_kind.sql
+CREATE OR REPLACE FUNCTION pymig._fits_kind(p_value text, p_kind text)
+RETURNS boolean
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN p_kind IN ('text', 'jsonb') THEN true
+        WHEN p_kind = 'bool' THEN lower(p_value) IN ('true', 'false')
+        WHEN p_kind = 'int8' THEN CASE WHEN p_value ~ '^[+-]?[0-9]+$'
+            THEN p_value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 ELSE false END
+        WHEN p_kind IN ('float8', 'numeric') THEN
+            p_value ~* '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$' OR p_value ~* '^([+-]?inf(inity)?|nan)$'
+    END
+$$;
+COMMENT ON FUNCTION pymig._fits_kind(text, text) IS 'Can this text be a value of this native type? Whether it is too large, its type says.';
+
 -- sql/core/functions/_follow_rename.sql
 CREATE OR REPLACE FUNCTION pymig._follow_rename(p_source pymig.source, p_entity text, p_channel text, p_old text, p_new text)
 RETURNS void
@@ -2139,22 +2318,25 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_view text := (SELECT format('%I.%I', p_source.wide_schema, e.wide_table) FROM pymig.entity AS e
-                    WHERE e.source = p_source.source AND e.entity = p_entity);
+    v_view text;
 BEGIN
     UPDATE pymig.channel AS c SET wide_column = p_new
     WHERE c.source = p_source.source AND c.entity = p_entity AND c.channel = p_channel;
-    IF EXISTS (
-        SELECT FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid AND c.relkind = 'v'
-        WHERE a.attrelid = to_regclass(v_view) AND a.attname = p_old) THEN
+    FOR v_view IN
+        SELECT format('%I.%I', p_source.wide_schema, v.name)
+        FROM (SELECT e.wide_table AS name FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity
+              UNION ALL SELECT w.name FROM pymig._rw_views(p_source, p_entity) AS w WHERE w.is_there) AS v
+        JOIN pg_class AS c ON c.oid = to_regclass(format('%I.%I', p_source.wide_schema, v.name)) AND c.relkind = 'v'
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = p_old
+    LOOP
         EXECUTE format('ALTER VIEW %s RENAME COLUMN %I TO %I', v_view, p_old, p_new);
-    END IF;
+    END LOOP;
     PERFORM pymig._note('WARNING', p_source.source, p_entity, 'column renamed',
         format('Somebody renamed the column %I of %s to %I; pymig.channel_map follows.', p_old, quote_literal(p_channel), p_new));
 END
 $$;
 COMMENT ON FUNCTION pymig._follow_rename(pymig.source, text, text, text, text) IS
-    'A column was renamed: the catalog and the view over the parts follow.';
+    'A column was renamed: the catalog and our views over it follow.';
 
 -- sql/core/functions/_forget_entity.sql
 CREATE OR REPLACE FUNCTION pymig._forget_entity(p_source pymig.source, p_entity text, p_lock_timeout interval)
@@ -2179,12 +2361,14 @@ BEGIN
     DELETE FROM pymig.chunk AS c WHERE c.source = p_source.source AND c.entity = p_entity;
     DELETE FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
     DELETE FROM pymig.quarantine AS q WHERE q.source = p_source.source AND q.entity = p_entity;
+    PERFORM pymig._void_certificate(p_source.source, p_entity, 'it was rolled back');
+    DELETE FROM pymig.changed_bucket AS b WHERE b.source = p_source.source AND b.entity = p_entity;
     DELETE FROM pymig.verification AS v WHERE v.source = p_source.source AND v.entity = p_entity;
     DELETE FROM pymig.lag AS l WHERE l.source = p_source.source AND l.entity = p_entity;
     EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
     UPDATE pymig.entity AS e SET
         state = 'rolled_back', is_adopted = false, strategy = 'auto', wide_table = NULL, first_bucket = NULL, last_bucket = NULL, next_bucket = NULL, repair_from = NULL,
-        estimated_rows = NULL, moved_rows = NULL, last_error = NULL, started_at = NULL, backfilled_at = NULL, verified_at = NULL, state_changed_at = now()
+        estimated_rows = NULL, moved_rows = NULL, last_error = NULL, started_at = NULL, backfilled_at = NULL, verified_at = NULL, cut_over_at = NULL, is_held = false, state_changed_at = now()
     WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'rolled_back';
     IF FOUND THEN
         PERFORM pymig._note('INFO', p_source.source, p_entity, 'rolled back', 'Its wide tables are gone; the narrow table was never changed.');
@@ -2243,6 +2427,54 @@ $$;
 COMMENT ON FUNCTION pymig._forget_quarantine(pymig.source, text, bigint, bigint, text) IS
     'Deletes what was quarantined of a run of buckets or of some times, before it is found again; but not the only copies of rows whose partition is gone.';
 
+-- sql/core/functions/_give_certificate.sql
+CREATE OR REPLACE FUNCTION pymig._give_certificate(p_source pymig.source, p_entity pymig.entity)
+RETURNS void
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_table text := (SELECT format('%I.%I', p_source.wide_schema, p.wide_table) FROM pymig.part AS p
+                     WHERE p.source = p_source.source AND p.entity = p_entity.entity AND p.part = 1);
+    v_rows bigint;
+    v_fault text;
+BEGIN
+    PERFORM pymig._require_same_entity(p_entity);
+    EXECUTE format('SELECT count(*) FROM %s', v_table) INTO v_rows;
+    DELETE FROM pymig.changed_bucket AS b
+    USING pymig.verification AS v
+    WHERE b.source = p_source.source AND b.entity = p_entity.entity
+      AND v.source = b.source AND v.entity = b.entity AND v.bucket = b.bucket AND v.checked_at - v.seconds * interval '1 second' > b.changed_at;
+    PERFORM pymig._void_certificate(p_source.source, p_entity.entity, 'a newer one was given');
+    INSERT INTO pymig.certificate (source, entity, wide_table, lsn, from_time, to_time, buckets, cells, wide_rows, quarantined, digest, bucket_digests, code_hash)
+    SELECT p_source.source, p_entity.entity, format('%I.%I', p_source.wide_schema, p_entity.wide_table), pg_current_wal_insert_lsn(),
+        (array_agg(v.from_time ORDER BY v.bucket) FILTER (WHERE v.bucket <> (-9223372036854775807)))[1],
+        (array_agg(v.to_time ORDER BY v.bucket DESC) FILTER (WHERE v.bucket <> (-9223372036854775807)))[1],
+        count(*), coalesce(sum(v.cells), 0), v_rows,
+        (SELECT count(*) FROM pymig.quarantine AS q WHERE q.source = p_source.source AND q.entity = p_entity.entity),
+        encode(sha256(convert_to(coalesce(string_agg(format('%s:%s', v.bucket, v.digest), E'\n' ORDER BY v.bucket), ''), 'UTF8')), 'hex'),
+        coalesce(jsonb_object_agg(v.bucket, v.digest), '{}'), pymig._code_hash(p_source)
+    FROM pymig.verification AS v
+    WHERE v.source = p_source.source AND v.entity = p_entity.entity;
+    -- Keys may have been lost, or triggers changed, while it was compared.
+    v_fault := pymig.certificate_fault(p_entity.entity, p_source.source);
+    IF v_fault IS NOT NULL THEN
+        RAISE EXCEPTION '% cannot be certified: %', quote_literal(p_entity.entity), v_fault
+            USING ERRCODE = 'PM041', HINT = 'Remove the cause (pymig.status, pymig.event), then certify again.';
+    END IF;
+    PERFORM pymig._note('INFO', p_source.source, p_entity.entity, 'certified', 'Every cell was compared, and all are equal: pymig.certificate.');
+END
+$$;
+COMMENT ON FUNCTION pymig._give_certificate(pymig.source, pymig.entity) IS
+    'Writes the certificate of an entity that has just been verified, from pymig.verification. PM041 where it would not count.';
+
 -- sql/core/functions/_grain_sql.sql
 CREATE OR REPLACE FUNCTION pymig._grain_sql(p_source pymig.source, p_time text)
 RETURNS text
@@ -2264,27 +2496,70 @@ $$;
 COMMENT ON FUNCTION pymig._grain_sql(pymig.source, text) IS
     'SQL expression: the wide time a narrow time falls on (itself, without a time grain).';
 
--- sql/core/functions/_grant_read.sql
-CREATE OR REPLACE FUNCTION pymig._grant_read(p_source pymig.source, p_relation text)
+-- sql/core/functions/_grant_like_narrow.sql
+CREATE OR REPLACE FUNCTION pymig._grant_like_narrow(p_source pymig.source, p_relation text, p_privileges text[] DEFAULT '{SELECT}')
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_grantee text;
+    v_grant text;
 BEGIN
-    FOR v_grantee IN
-        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC')
+    FOR v_grant IN
+        SELECT format('GRANT %s ON %s TO %s', a.privilege_type, p_relation, coalesce(quote_ident(r.rolname), 'PUBLIC'))
         FROM pg_class AS c
         CROSS JOIN LATERAL aclexplode(c.relacl) AS a
         LEFT JOIN pg_roles AS r ON r.oid = a.grantee
-        WHERE c.oid = p_source.narrow AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+        WHERE c.oid = p_source.narrow AND a.privilege_type = ANY (p_privileges) AND a.grantee <> c.relowner
     LOOP
-        EXECUTE format('GRANT SELECT ON %s TO %s', p_relation, v_grantee);
+        EXECUTE v_grant;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pymig._grant_read(pymig.source, text) IS 'Whoever may read the narrow table may read this relation (qualified and quoted).';
+COMMENT ON FUNCTION pymig._grant_like_narrow(pymig.source, text, text[]) IS
+    'Whoever has one of these privileges on the narrow table gets it on this relation (qualified and quoted).';
+
+-- sql/core/functions/_grants_on.sql
+CREATE OR REPLACE FUNCTION pymig._grants_on(p_relation regclass)
+RETURNS SETOF text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A grantee that was dropped meanwhile has no name any more.
+    SELECT format('GRANT %s%s ON %s TO %s%s', a.privilege_type, ' (' || quote_ident(p.attname) || ')', p_relation,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END, CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+    FROM (
+        SELECT c.relacl AS acl, NULL::name AS attname, c.relowner FROM pg_class AS c WHERE c.oid = p_relation
+        UNION ALL
+        SELECT t.attacl, t.attname, c.relowner FROM pg_attribute AS t JOIN pg_class AS c ON c.oid = t.attrelid
+        WHERE t.attrelid = p_relation AND t.attnum > 0 AND NOT t.attisdropped
+    ) AS p
+    CROSS JOIN LATERAL aclexplode(p.acl) AS a
+    LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+    WHERE a.grantee <> p.relowner AND (a.grantee = 0 OR r.rolname IS NOT NULL)
+$$;
+COMMENT ON FUNCTION pymig._grants_on(regclass) IS 'The GRANTs others have on a relation and on its columns, as statements.';
+
+-- sql/core/functions/_guard_wide.sql
+CREATE OR REPLACE FUNCTION pymig._guard_wide()
+RETURNS trigger
+LANGUAGE plpgsql
+-- Who writes here may have no right to look into the catalog.
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = TG_ARGV[0] AND e.entity = TG_ARGV[1] AND e.state = 'cut_over') THEN
+        RAISE EXCEPTION '%.% is written by pymig alone', quote_ident(TG_TABLE_SCHEMA), quote_ident(TG_TABLE_NAME)
+            USING ERRCODE = 'PM060', HINT = 'Write the same rows to its view that ends in _rw, or to the narrow table: both get here in a moment.';
+    END IF;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION pymig._guard_wide() FROM PUBLIC;
+COMMENT ON FUNCTION pymig._guard_wide() IS
+    'Trigger function of the wide tables, for statements that are not pymig''s own: PM060 once the entity is cut over. Arguments: source, entity.';
 
 -- sql/core/functions/_has_drift.sql
 CREATE OR REPLACE FUNCTION pymig._has_drift(p_source text, p_entity text)
@@ -2390,6 +2665,23 @@ $$;
 COMMENT ON FUNCTION pymig._heartbeat(text) IS
     'Leaves a heartbeat, at most one a second; forgets workers that were silent for a day. The first after a minute without any leaves an event.';
 
+-- sql/core/functions/_hold_cut_over.sql
+CREATE OR REPLACE FUNCTION pymig._hold_cut_over(p_source text, p_entity text, p_is_held boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE pymig.entity AS e SET is_held = p_is_held
+    WHERE e.source = p_source AND e.entity = p_entity AND e.is_held <> p_is_held AND e.state <> 'cut_over';
+    IF FOUND THEN
+        PERFORM pymig._note('INFO', p_source, p_entity, CASE WHEN p_is_held THEN 'cutover held' ELSE 'cutover released' END,
+            CASE WHEN p_is_held THEN 'Its cutover waits until it is released.' ELSE 'Its cutover may go on.' END);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._hold_cut_over(text, text, boolean) IS 'Holds the cutover of an entity back, or releases it; an event says who did it.';
+
 -- sql/core/functions/_hold_promotions.sql
 CREATE OR REPLACE FUNCTION pymig._hold_promotions(p_source text, p_entity text, p_channels text[], p_error text)
 RETURNS void
@@ -2484,6 +2776,16 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_as_created(pymig.source, text) IS
     'Do the wide tables have the columns the catalog says, of these types, and no others? A column that somebody renamed, dropped or added has its keys recomputed by the column list, which says what is wrong.';
+
+-- sql/core/functions/_is_backfilled.sql
+CREATE OR REPLACE FUNCTION pymig._is_backfilled(p_state text)
+RETURNS boolean
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT p_state IN ('backfilled', 'verified', 'cut_over')
+$$;
+COMMENT ON FUNCTION pymig._is_backfilled(text) IS 'Does an entity of this state have all of its history in the wide table?';
 
 -- sql/core/functions/_is_hypertable.sql
 CREATE OR REPLACE FUNCTION pymig._is_hypertable(p_narrow regclass)
@@ -2753,7 +3055,7 @@ BEGIN
         -- Who changes any of this holds the entity exclusively, so it stays until our transaction ends.
         SELECT e.direct_budget INTO v_budget
         FROM pymig.entity AS e
-        WHERE e.source = p_source AND e.entity = p_entity AND e.sync = 'direct' AND e.state IN ('syncing', 'backfilled', 'verified')
+        WHERE e.source = p_source AND e.entity = p_entity AND e.sync = 'direct' AND (e.state = 'syncing' OR pymig._is_backfilled(e.state))
           AND NOT EXISTS (SELECT FROM pymig.promotion AS m WHERE m.source = p_source AND m.entity = p_entity)
           AND NOT EXISTS (SELECT FROM pymig.quarantine AS q WHERE q.source = p_source AND q.entity = p_entity AND q.bucket = ANY (v_buckets));
     END IF;
@@ -2834,6 +3136,24 @@ $$;
 COMMENT ON FUNCTION pymig._lock_key(text, text, text, bigint) IS
     'Key of an advisory lock: arm, collect or lost (of a source), entity, bucket, or time (of an entity, by its tick). Two that collide only wait for each other.';
 
+-- sql/core/functions/_lock_rows.sql
+CREATE OR REPLACE FUNCTION pymig._lock_rows(p_source pymig.source, p_entity text, p_times text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_keys bigint[];
+BEGIN
+    EXECUTE format('SELECT array_agg(DISTINCT pymig._lock_key(''write'', $1, $2, pymig.tick_of(t.t::%s))) FROM unnest($3) AS t (t)', p_source.time_type)
+    INTO v_keys
+    USING p_source.source, p_entity, p_times;
+    PERFORM pg_advisory_xact_lock(k.k) FROM (SELECT k.k FROM unnest(v_keys) AS k (k) ORDER BY k.k) AS k;
+END
+$$;
+COMMENT ON FUNCTION pymig._lock_rows(pymig.source, text, text[]) IS
+    'Until the end of the transaction nobody else writes these wide rows through the views that end in _rw. Ingest takes no such lock: it has the narrow rows''.';
+
 -- sql/core/functions/_loose_scan_sql.sql
 CREATE OR REPLACE FUNCTION pymig._loose_scan_sql(p_source pymig.source, p_column text, p_condition text)
 RETURNS text
@@ -2851,6 +3171,21 @@ $$;
 COMMENT ON FUNCTION pymig._loose_scan_sql(pymig.source, text, text) IS
     'Body of a recursive CTE loose(value): the distinct values of entity or channel by one index descent each (PostgreSQL wiki, Loose indexscan). Ends with a NULL.';
 
+-- sql/core/functions/_mark_changed.sql
+CREATE OR REPLACE FUNCTION pymig._mark_changed(p_source pymig.source, p_entity text, p_buckets bigint[])
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pymig.changed_bucket (source, entity, bucket)
+    SELECT p_source.source, p_entity, b.b FROM unnest(p_buckets) AS b (b)
+    WHERE p_source.verify_budget > 0 AND EXISTS (
+        SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.verified_at IS NOT NULL)
+    ON CONFLICT DO NOTHING
+$$;
+COMMENT ON FUNCTION pymig._mark_changed(pymig.source, text, bigint[]) IS
+    'Notes that these buckets of a verified entity have to be compared again. One that is noted already costs a look at an index.';
+
 -- sql/core/functions/_mark_drift.sql
 CREATE OR REPLACE FUNCTION pymig._mark_drift(p_source pymig.source)
 RETURNS void
@@ -2862,7 +3197,7 @@ BEGIN
     IF pymig._trigger_state(p_source.narrow) = 'armed' THEN
         RETURN;
     END IF;
-    PERFORM pymig._unverify(p_source.source);
+    PERFORM pymig._unverify(p_source.source, NULL, 'the triggers were not as installed');
     IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.wide_table IS NOT NULL) THEN
         PERFORM pymig._note('CRITICAL', p_source.source, NULL, 'triggers drifted',
             format('The triggers of %s were not as installed: changes may be missing. Verify with repair.', p_source.narrow));
@@ -2957,7 +3292,7 @@ BEGIN
         PERFORM pymig._note('WARNING', p_source.source, p_entity, 'view made again', format('Somebody dropped the view %s over the parts.', v_view));
     END IF;
     IF v_changed IS NOT NULL THEN
-        PERFORM pymig._unverify(p_source.source, p_entity);
+        PERFORM pymig._unverify(p_source.source, p_entity, 'somebody changed the type of columns');
         v_changed := format('Somebody changed the type of columns: %s. Values may differ. Drop these columns: they are made again.', v_changed);
         IF NOT EXISTS (SELECT FROM pymig.event AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.what = 'column types changed' AND e.detail = v_changed) THEN
             PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'column types changed', v_changed);
@@ -2982,6 +3317,7 @@ DECLARE
     v_table text := format('%I.%I', p_schema, p_wide_table);
     v_names text[] := ARRAY(SELECT regexp_replace(c.c, ' \w+$', '') FROM unnest(p_columns) AS c (c));
 BEGIN
+    PERFORM set_config('pymig.writes_wide', 'on', true);
     IF p_columns = '{}' THEN
         EXECUTE format('INSERT INTO %1$s (%2$I) SELECT t.time FROM unnest($1) AS t (time) ON CONFLICT (%2$I) DO NOTHING', v_table, p_time_column)
         USING p_times;
@@ -3005,10 +3341,26 @@ BEGIN
             v_table, p_time_column)
         USING p_times, p_cells;
     END IF;
+    -- The transaction is the application's.
+    PERFORM set_config('pymig.writes_wide', 'off', true);
 END
 $$;
 COMMENT ON FUNCTION pymig._merge_part(text, text, text, text[], anyarray, json[]) IS
     'Sets cells of a wide table that are not NULL, and makes rows for times that have none. p_columns: names and types of the columns that occur; p_times, and beside each p_cells: an object of its cells by column. The caller holds the locks of _lock_directly.';
+
+-- sql/core/functions/_move_cells.sql
+CREATE OR REPLACE FUNCTION pymig._move_cells(p_source pymig.source, p_entity text, p_time text, p_new_time text, p_channels text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('UPDATE %s AS n SET %I = $4::%s WHERE %s', p_source.narrow, p_source.time_column, p_source.time_type, pymig._row_condition(p_source))
+    USING p_entity, p_time, p_channels, p_new_time;
+END
+$$;
+COMMENT ON FUNCTION pymig._move_cells(pymig.source, text, text, text, text[]) IS
+    'Moves the narrow rows of these channels from one time to another, with all that they have besides a value.';
 
 -- sql/core/functions/_move_chunk.sql
 CREATE OR REPLACE FUNCTION pymig._move_chunk(p_source pymig.source, p_entity pymig.entity, p_chunk pymig.chunk)
@@ -3058,6 +3410,43 @@ END
 $$;
 COMMENT ON FUNCTION pymig._move_chunk(pymig.source, pymig.entity, pymig.chunk) IS
     'Recomputes a chunk and marks it done in the same transaction (R12). A new channel gets its column instead; any other error is written to the chunk, which is tried again. One subtransaction a chunk.';
+
+-- sql/core/functions/_narrow_row.sql
+CREATE OR REPLACE FUNCTION pymig._narrow_row(
+    p_source pymig.source, p_entity text, p_time text, p_channels text[],
+    OUT present text[], OUT formats text[], OUT channels text[], OUT kinds text[], OUT cells text[])
+RETURNS record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_types text[] := pymig._column_types(p_source.source, p_entity);
+    v_bucket bigint;
+BEGIN
+    EXECUTE format('SELECT %s', pymig._bucket_sql(p_source, format('$1::%s', p_source.time_type))) INTO v_bucket USING p_time;
+    -- Locked first: what is read below in a later snapshot stays so until the end of the transaction.
+    EXECUTE format(
+        'SELECT coalesce(array_agg(d.channel), ''{}''), coalesce(array_agg(d.format), ''{}'')
+         FROM (SELECT DISTINCT ON (l.channel) l.channel, l.format
+               FROM (SELECT n.%I::text AS channel, %s AS format FROM %s AS n WHERE %s FOR UPDATE) AS l) AS d',
+        p_source.channel_column, CASE WHEN p_source.format_column IS NULL THEN 'NULL::text' ELSE format('n.%I::text', p_source.format_column) END,
+        p_source.narrow, pymig._row_condition(p_source))
+    INTO present, formats
+    USING p_entity, p_time, p_channels;
+    EXECUTE format(
+        'SELECT coalesce(array_agg(x.channel), ''{}''), coalesce(array_agg(x.kind), ''{}''), coalesce(array_agg((%s)::text), ''{}'')
+         FROM (%s) AS x WHERE x.channel = ANY ($1) AND x.ord IS NOT NULL',
+        pymig._value_sql('x', v_types),
+        pymig._cells_sql(p_source, p_entity,
+            pymig._time_condition(p_source, 'n.raw_time', v_bucket, v_bucket, ARRAY[p_time]::text),
+            p_source.reads_by_key AND NOT p_source.reads_by_time,
+            ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)) || 'kind'::text))
+    INTO channels, kinds, cells
+    USING p_channels;
+END
+$$;
+COMMENT ON FUNCTION pymig._narrow_row(pymig.source, text, text, text[]) IS
+    'What the narrow table has of these channels at one time, locked until the end of the transaction. present: channels that have rows, formats: beside each, the format of one of them; channels, kinds, cells: what decides the wide row.';
 
 -- sql/core/functions/_native_type.sql
 CREATE OR REPLACE FUNCTION pymig._native_type(p_kinds text[], p_column_types text)
@@ -3353,7 +3742,7 @@ BEGIN
         -- It moves before its writer commits: what to repair is not to be seen until all that run now have ended.
         -- (A number from the future is another cluster's: this one was restored from a dump.)
         UPDATE pymig.source AS s SET lost_seen = v_lost, lost_xid = pg_current_xact_id() WHERE s.source = p_source.source;
-        PERFORM pymig._unverify(p_source.source);
+        PERFORM pymig._unverify(p_source.source, NULL, 'keys were lost');
         IF v_source.lost_seen = v_source.lost_handled THEN
             PERFORM pymig._note('CRITICAL', p_source.source, NULL, 'keys lost',
                 'Changes were not recorded: the pending queue was at its limit or its disk was full. All entities are repaired, then have to be verified again.');
@@ -3664,7 +4053,7 @@ DECLARE
     v_next bigint;
     v_channels text[];
 BEGIN
-    SELECT coalesce(e.type_drift, p_source.type_drift) = 'promote' AND e.state IN ('backfilled', 'verified') INTO v_wanted
+    SELECT coalesce(e.type_drift, p_source.type_drift) = 'promote' AND pymig._is_backfilled(e.state) INTO v_wanted
     FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity AND e.wide_table IS NOT NULL;
     IF v_wanted IS NULL OR NOT pg_try_advisory_xact_lock(pymig._lock_key('promote', p_source.source, p_entity)) THEN
         RETURN false;
@@ -3996,6 +4385,7 @@ BEGIN
         quarantined := pymig._quarantine_rows(p_source, p_entity, p_first_bucket, p_last_bucket, NULL, v_condition, false);
         RETURN;
     END IF;
+    PERFORM set_config('pymig.writes_wide', 'on', true);
     FOR r_part IN SELECT p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part LOOP
         EXECUTE format('DELETE FROM %I.%I AS w WHERE %s', p_source.wide_schema, r_part.wide_table,
             pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, v_times, p_entity));
@@ -4023,6 +4413,7 @@ BEGIN
         PERFORM pymig._fill_promoted(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
     END IF;
     quarantined := quarantined + pymig._quarantine_closed(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
+    PERFORM set_config('pymig.writes_wide', 'off', true);
     PERFORM pymig._require_same_partitions(p_source, v_partitions);
 END
 $$;
@@ -4168,6 +4559,7 @@ BEGIN
     IF v_claimed = 0 THEN
         RETURN false;
     END IF;
+    PERFORM pymig._mark_changed(p_source, p_entity, p_buckets);
     IF v_attempts > 0 AND NOT v_is_whole AND v_first = v_last THEN
         PERFORM pymig._recompute_singly(p_source, p_entity, v_first, v_times::text[], v_attempts);
         RETURN true;
@@ -4229,6 +4621,41 @@ END
 $$;
 COMMENT ON FUNCTION pymig._refuse_long_scan(pymig.source, boolean, text) IS 'PM010 where a scan would take over a minute by estimate and was not allowed.';
 
+-- sql/core/functions/_require_certificate.sql
+CREATE OR REPLACE FUNCTION pymig._require_certificate(p_source pymig.source, p_entity pymig.entity)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_fault text := pymig.certificate_fault(p_entity.entity, p_source.source);
+BEGIN
+    IF v_fault IS NOT NULL THEN
+        RAISE EXCEPTION '% has no fresh certificate: %', quote_literal(p_entity.entity), v_fault
+            USING ERRCODE = 'PM040', HINT = format('CALL pymig.certify(%L) compares every cell and gives one.', p_entity.entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_certificate(pymig.source, pymig.entity) IS 'PM040 for an entity whose newest certificate does not count.';
+
+-- sql/core/functions/_require_cuttable.sql
+CREATE OR REPLACE FUNCTION pymig._require_cuttable(p_source pymig.source, p_entity pymig.entity)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_entity.state NOT IN ('verified', 'cut_over') THEN
+        RAISE EXCEPTION '% is % and can be cut over once it is verified', quote_literal(p_entity.entity), p_entity.state
+            USING ERRCODE = 'PM004', HINT = format('CALL pymig.migrate(%L), then CALL pymig.certify(%1$L).', p_entity.entity);
+    ELSIF p_entity.state = 'verified' THEN
+        PERFORM pymig._require_certificate(p_source, p_entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_cuttable(pymig.source, pymig.entity) IS
+    'PM004 for an entity that is not verified, PM040 for one without a fresh certificate.';
+
 -- sql/core/functions/_require_no_closed_range.sql
 CREATE OR REPLACE FUNCTION pymig._require_no_closed_range(p_source text, p_entity text)
 RETURNS void
@@ -4276,7 +4703,7 @@ BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pymig._lock_entity(p_entity.source, p_entity.entity, p_exclusive => false);
     v_entity := pymig._entity(p_entity.source, p_entity.entity);
-    IF v_entity.started_at IS DISTINCT FROM p_entity.started_at OR v_entity.state NOT IN ('backfilled', 'verified') THEN
+    IF v_entity.started_at IS DISTINCT FROM p_entity.started_at OR NOT pymig._is_backfilled(v_entity.state) THEN
         RAISE EXCEPTION '% was rolled back and started again meanwhile', quote_literal(p_entity.entity)
             USING ERRCODE = 'PM004', HINT = 'Verify it once its backfill is done.';
     END IF;
@@ -4302,6 +4729,36 @@ $$;
 COMMENT ON FUNCTION pymig._require_same_partitions(pymig.source, text) IS
     'PM023 where a partition came or went that the digest given (of those noticed before) does not know. Else wide rows could be written of a partition that goes before anybody noticed it, or rows deleted that are to be kept.';
 
+-- sql/core/functions/_require_writable.sql
+CREATE OR REPLACE FUNCTION pymig._require_writable(p_source pymig.source, p_entity text, p_view regclass, p_times text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_time text;
+    v_closed text;
+BEGIN
+    FOREACH v_time IN ARRAY p_times LOOP
+        IF v_time IS NULL THEN
+            RAISE EXCEPTION 'a row of % needs a time', p_view
+                USING ERRCODE = 'PM062', HINT = format('Set %I.', p_source.time_column);
+        END IF;
+        EXECUTE format(
+            'SELECT c.partition_name FROM pymig.closed_range AS c
+             WHERE c.source = $1 AND c.entity = $2 AND pymig.tick_of($3::%s) BETWEEN c.first_tick AND c.last_tick LIMIT 1', p_source.time_type)
+        INTO v_closed
+        USING p_source.source, p_entity, v_time;
+        IF v_closed IS NOT NULL THEN
+            RAISE EXCEPTION 'the row of % at % can''t be written: its narrow rows went with %', p_view, v_time, v_closed
+                USING ERRCODE = 'PM063', HINT = 'Only the wide table has it any more (retention keep), and that is left as it is.';
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_writable(pymig.source, text, regclass, text[]) IS
+    'PM062 for a row without time, PM063 for one in a range whose narrow rows are gone.';
+
 -- sql/core/functions/_retry_failed_chunks.sql
 CREATE OR REPLACE FUNCTION pymig._retry_failed_chunks(p_source text, p_entity text)
 RETURNS void
@@ -4316,6 +4773,44 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._retry_failed_chunks(text, text) IS 'Gives the failed chunks of an entity another round of attempts.';
+
+-- sql/core/functions/_reverify_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._reverify_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Time that was not used is not saved up.
+    c_credit constant interval := '10 seconds';
+    v_started timestamptz := clock_timestamp();
+    v_found pymig.verification;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(pymig._lock_key('verify', p_source.source)) THEN
+        RETURN;
+    END IF;
+    BEGIN
+        v_found := pymig.verify_bucket(p_entity, p_bucket, true, p_source.source);
+    EXCEPTION
+        WHEN OTHERS THEN
+            -- Rolled back meanwhile, or a table in somebody's hands: another turn. What stays so is met by sync as well.
+            PERFORM pymig._note_once('WARNING', p_source.source, 'verification failed', format('A bucket of %s could not be compared: %s (%s)', quote_literal(p_entity), SQLERRM, SQLSTATE));
+            UPDATE pymig.verification AS v SET checked_at = clock_timestamp()
+            WHERE v.source = p_source.source AND v.entity = p_entity AND v.bucket = p_bucket;
+    END;
+    IF v_found.differences > 0 THEN
+        PERFORM pymig._unverify(p_source.source, p_entity, format('%s differences were found from %s to %s', v_found.differences, v_found.from_time, v_found.to_time));
+        PERFORM pymig._note('CRITICAL', p_source.source, p_entity, 'verification mismatch',
+            format('%s differences from %s to %s, though it had been verified. They were repaired; look at pymig.verification for where they may come from, then CALL pymig.certify(%L).',
+                v_found.differences, v_found.from_time, v_found.to_time, p_entity));
+    END IF;
+    UPDATE pymig.source AS s
+    SET verify_after = greatest(s.verify_after, clock_timestamp() - c_credit) + (clock_timestamp() - v_started) / s.verify_budget
+    WHERE s.source = p_source.source AND s.verify_budget > 0;
+END
+$$;
+COMMENT ON FUNCTION pymig._reverify_bucket(pymig.source, text, bigint) IS
+    'Compares one bucket of a verified entity again. A difference is repaired and said, and takes the entity''s certificate and its state verified.';
 
 -- sql/core/functions/_ring_place.sql
 CREATE OR REPLACE FUNCTION pymig._ring_place(p_entity text)
@@ -4375,6 +4870,61 @@ $$;
 COMMENT ON FUNCTION pymig._rotate_pending(pymig.source) IS
     'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. Lets the triggers off asking for the size once there is room again. In a transaction of its own at READ COMMITTED, which commits without waiting. Never waits for a lock.';
 
+-- sql/core/functions/_row_cells.sql
+CREATE OR REPLACE FUNCTION pymig._row_cells(
+    p_source text, p_entity text, p_row json, OUT channel text, OUT wide_column text, OUT column_type text, OUT kind text, OUT value text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- json, not jsonb: it keeps what the type prints, the sign of zero and the scale of a numeric.
+    SELECT c.channel, c.wide_column, c.column_type, c.kind,
+        CASE c.column_type WHEN 'jsonb' THEN nullif(r.value::text, 'null') ELSE r.value #>> '{}' END
+    FROM json_each(p_row) AS r (wide_column, value)
+    JOIN pymig.channel AS c ON c.source = p_source AND c.entity = p_entity AND c.wide_column = r.wide_column
+$$;
+COMMENT ON FUNCTION pymig._row_cells(text, text, json) IS
+    'Cells of a wide row as text, with the channels they belong to. A JSON null counts as no value.';
+
+-- sql/core/functions/_row_condition.sql
+CREATE OR REPLACE FUNCTION pymig._row_condition(p_source pymig.source)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('n.%I = $1::%s AND n.%I = $2::%s AND n.%I = ANY ($3::%s[])',
+        p_source.entity_column, pymig._type_name(p_source, p_source.entity_column), p_source.time_column, p_source.time_type,
+        p_source.channel_column, pymig._type_name(p_source, p_source.channel_column))
+$$;
+COMMENT ON FUNCTION pymig._row_condition(pymig.source) IS
+    'SQL condition over a narrow row n: it is of the entity $1, the time $2 and one of the channels $3 (all text).';
+
+-- sql/core/functions/_rw_views.sql
+CREATE OR REPLACE FUNCTION pymig._rw_views(
+    p_source pymig.source, p_entity text, OUT relation text, OUT name text, OUT part int, OUT is_there boolean)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT w.relation, n.name, w.part, t.tgrelid IS NOT NULL
+    FROM (
+        SELECT e.wide_table AS relation, NULL::int AS part FROM pymig.entity AS e
+        WHERE e.source = p_source.source AND e.entity = p_entity AND e.wide_table IS NOT NULL
+        UNION ALL
+        SELECT p.wide_table, p.part FROM pymig.part AS p JOIN pymig.entity AS e USING (source, entity)
+        WHERE p.source = p_source.source AND p.entity = p_entity AND p.wide_table <> e.wide_table
+    ) AS w
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN octet_length(w.relation) <= 60 THEN w.relation ELSE pymig._cut_name(w.relation, 60, w.relation) END || '_rw') AS n (name)
+    LEFT JOIN pg_trigger AS t ON t.tgrelid = to_regclass(format('%I.%I', p_source.wide_schema, n.name))
+        AND t.tgname = 'pymig_write' AND t.tgfoid = 'pymig._write_wide'::regproc
+$$;
+COMMENT ON FUNCTION pymig._rw_views(pymig.source, text) IS
+    'Views in which an entity is written once it is cut over: one over the relation with its name (part NULL), and one over each part where there are several. relation, name: without schema; is_there: it has been made.';
+
 -- sql/core/functions/_serve_partition.sql
 CREATE OR REPLACE FUNCTION pymig._serve_partition(p_source pymig.source, p_lock_timeout interval)
 RETURNS boolean
@@ -4420,6 +4970,23 @@ END
 $$;
 COMMENT ON FUNCTION pymig._serve_partition(pymig.source, interval) IS
     'The next step for the next partition, in a transaction of its own: arm a new one; queue what wide has in its range, then what it has itself; take the triggers from one that is gone. false: nothing is due.';
+
+-- sql/core/functions/_slot_columns.sql
+CREATE OR REPLACE FUNCTION pymig._slot_columns(p_source pymig.source, OUT i bigint, OUT name text, OUT value text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- All of them: a value column that does not count has to be NULL. Without its length the type would be cast, and cut, to fit.
+    SELECT 0::bigint, p_source.format_column, format('f.format::%s', pymig._type_name(p_source, p_source.format_column))
+    WHERE p_source.format_column IS NOT NULL
+    UNION ALL
+    SELECT c.i, c.name, format('CASE WHEN f.value_column = %L THEN f.value::%s END', c.name, pymig._type_name(p_source, c.name))
+    FROM unnest(p_source.value_columns) WITH ORDINALITY AS c (name, i)
+$$;
+COMMENT ON FUNCTION pymig._slot_columns(pymig.source) IS
+    'Columns of the narrow table that make up a value, and SQL expressions for them over a row f (format, value_column, value) of text.';
 
 -- sql/core/functions/_source.sql
 CREATE OR REPLACE FUNCTION pymig._source(p_source text)
@@ -4546,7 +5113,9 @@ AS $$
 DECLARE
     v_name text := (SELECT e.wide_table FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity);
     v_view regclass;
+    v_ours regclass[];
     v_grants text[] := pymig._read_grants(p_source, p_entity);
+    v_rw_grants text[];
     v_grant text;
     v_channels text[] := '{}';
     v_said text;
@@ -4554,12 +5123,13 @@ DECLARE
 BEGIN
     SELECT c.oid INTO v_view FROM pg_class AS c
     WHERE c.oid = to_regclass(format('%I.%I', p_source.wide_schema, v_name)) AND c.relkind = 'v';
+    v_ours := v_view || ARRAY(SELECT format('%I.%I', p_source.wide_schema, v.name)::regclass FROM pymig._rw_views(p_source, p_entity) AS v WHERE v.is_there);
     FOR r_column IN
         SELECT m.channel, d.dependents
         FROM pymig.promotion AS m
         JOIN pymig.channel AS c USING (source, entity, channel)
         JOIN pymig.part AS p ON p.source = c.source AND p.entity = c.entity AND p.part = c.part
-        CROSS JOIN LATERAL pymig._column_dependents(format('%I.%I', p_source.wide_schema, p.wide_table)::regclass, c.wide_column, v_view) AS d (dependents)
+        CROSS JOIN LATERAL pymig._column_dependents(format('%I.%I', p_source.wide_schema, p.wide_table)::regclass, c.wide_column, v_ours) AS d (dependents)
         WHERE m.source = p_source.source AND m.entity = p_entity AND m.next_bucket IS NULL AND m.is_lossless
           AND NOT pymig._has_older_snapshots(m.filled_by)
           AND coalesce(m.retry_at, '-infinity') <= clock_timestamp()
@@ -4585,6 +5155,7 @@ BEGIN
          INSERT INTO pymig.%I (entity, bucket, times, recorded_at) SELECT DISTINCT $2, f.bucket, NULL::%s[], now() FROM fitting AS f',
         p_source.source || '_todo', p_source.time_type)
     USING p_source.source, p_entity, v_channels;
+    v_rw_grants := pymig._drop_rw_views(p_source, p_entity);
     IF v_view IS NOT NULL THEN
         EXECUTE format('DROP VIEW %s', v_view);
     END IF;
@@ -4604,6 +5175,7 @@ BEGIN
             EXECUTE v_grant;
         END LOOP;
     END IF;
+    PERFORM pymig._create_rw_views(p_source, p_entity, v_rw_grants);
     PERFORM pymig._note('INFO', p_source.source, p_entity, 'columns promoted', v_said);
     RETURN cardinality(v_channels);
 END
@@ -4728,6 +5300,42 @@ $$;
 COMMENT ON FUNCTION pymig._todo_needs_channels(pymig.source, text, bigint[]) IS
     'Mends the wide tables, adds the columns a recompute missed, and recomputes. What fails here (a long reader on the wide table, say) is tried again later.';
 
+-- sql/core/functions/_try_cut_over.sql
+CREATE OR REPLACE FUNCTION pymig._try_cut_over(
+    p_source pymig.source, p_entity pymig.entity, p_drained_at timestamptz, p_lock_timeout interval)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_pending record;
+BEGIN
+    PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
+    PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => true);
+    -- Whoever rolled it back, or found a difference, has committed by now.
+    PERFORM pymig._require_same_entity(p_entity);
+    PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
+    PERFORM pymig._require_cuttable(p_source, pymig._entity(p_source.source, p_entity.entity));
+    -- Under ingest there is always a key that has just come; what was there when the pass began is in the wide table.
+    SELECT k.keys, k.oldest, k.attempts INTO v_pending FROM pymig._pending_by_entity(p_source.source) AS k WHERE k.entity = p_entity.entity;
+    IF v_pending.keys IS NULL OR v_pending.oldest < p_drained_at OR v_pending.attempts > 0 OR pymig._has_lost_keys(p_source) THEN
+        RETURN format('its pending keys do not drain (%s, the oldest of %s)', coalesce(v_pending.keys::text, 'many'), v_pending.oldest);
+    END IF;
+    UPDATE pymig.entity AS e SET state = 'cut_over', cut_over_at = now(), is_held = false, state_changed_at = now()
+    WHERE e.source = p_source.source AND e.entity = p_entity.entity;
+    PERFORM pymig._create_rw_views(p_source, p_entity.entity);
+    PERFORM pymig._note('INFO', p_source.source, p_entity.entity, 'cut over', format('Readers are routed to the wide table%s.',
+        CASE WHEN p_source.grain_ticks IS NULL THEN format('; %s can be written, too', (SELECT string_agg(format('%I.%I', p_source.wide_schema, v.name), ', ')
+            FROM pymig._rw_views(p_source, p_entity.entity) AS v)) ELSE '; with a time grain it can''t be written in the wide shape' END));
+    RETURN NULL;
+EXCEPTION
+    WHEN lock_not_available OR deadlock_detected THEN
+        RETURN format('a lock was not to be had in %s', p_lock_timeout);
+END
+$$;
+COMMENT ON FUNCTION pymig._try_cut_over(pymig.source, pymig.entity, timestamptz, interval) IS
+    'One attempt at the last step of a cutover, in one transaction. Returns why it is to be tried again, or NULL. p_drained_at: keys recorded before it have to be gone.';
+
 -- sql/core/functions/_tuple_width.sql
 CREATE OR REPLACE FUNCTION pymig._tuple_width(p_columns bigint, p_bytes bigint, p_narrowest int)
 RETURNS bigint
@@ -4739,6 +5347,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._tuple_width(bigint, bigint, int) IS
     'Worst-case size of a wide row with so many channel columns: it must not pass 8,160 bytes (MaxHeapTupleSize), the worst case being that all cells but the narrowest are filled.';
+
+-- sql/core/functions/_type_name.sql
+CREATE OR REPLACE FUNCTION pymig._type_name(p_source pymig.source, p_column text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a WHERE a.attrelid = p_source.narrow AND a.attname = p_column
+$$;
+COMMENT ON FUNCTION pymig._type_name(pymig.source, text) IS 'Type of a column of the narrow table, without length.';
 
 -- sql/core/functions/_unequal_sql.sql
 CREATE OR REPLACE FUNCTION pymig._unequal_sql(p_source text, p_entity text, p_type text)
@@ -4768,15 +5387,49 @@ COMMENT ON FUNCTION pymig._unequal_sql(text, text, text) IS
     'CTE unequal_<type>: channels of that type whose arrays differ between the two sides.';
 
 -- sql/core/functions/_unverify.sql
-CREATE OR REPLACE FUNCTION pymig._unverify(p_source text, p_entity text DEFAULT NULL)
+CREATE OR REPLACE FUNCTION pymig._unverify(p_source text, p_entity text, p_reason text)
 RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-    UPDATE pymig.entity AS e SET state = 'backfilled', verified_at = NULL, state_changed_at = now()
-    WHERE e.source = p_source AND e.entity = coalesce(p_entity, e.entity) AND e.state = 'verified'
+    SELECT pymig._void_certificate(p_source, p_entity, p_reason);
+    -- Whoever writes in the wide shape goes on: the narrow table has it all.
+    UPDATE pymig.entity AS e SET
+        state = CASE WHEN e.state = 'verified' THEN 'backfilled' ELSE e.state END, verified_at = NULL,
+        state_changed_at = CASE WHEN e.state = 'verified' THEN now() ELSE e.state_changed_at END
+    WHERE e.source = p_source AND e.entity = coalesce(p_entity, e.entity) AND e.state IN ('verified', 'cut_over')
 $$;
-COMMENT ON FUNCTION pymig._unverify(text, text) IS 'Takes the state verified from an entity, or from all of a source.';
+COMMENT ON FUNCTION pymig._unverify(text, text, text) IS 'Takes the state verified and the certificate from an entity, or from all of a source (NULL), for a reason (no full stop). One that is cut over stays so, but is not verified.';
+
+-- sql/core/functions/_value_slots.sql
+CREATE OR REPLACE FUNCTION pymig._value_slots(
+    p_source pymig.source, p_entity text, p_channels text[], p_kinds text[], p_formats text[], p_values text[],
+    OUT channel text, OUT kind text, OUT format text, OUT value_column text, OUT value text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A cell stays what it is, if the new value allows it; else it becomes what its channel is.
+    SELECT g.channel, s.kind, s.format, s.value_column, g.value
+    FROM unnest(p_channels, p_kinds, p_formats, p_values) AS g (channel, kind, format, value)
+    JOIN pymig.channel AS c ON c.source = p_source.source AND c.entity = p_entity AND c.channel = g.channel
+    LEFT JOIN LATERAL (
+        SELECT v.kind, v.format, v.value_column
+        FROM pymig._value_columns(p_source) AS v
+        CROSS JOIN LATERAL (SELECT CASE v.kind
+            WHEN g.kind THEN 1
+            WHEN c.kind THEN 2
+            WHEN nullif(c.column_type, 'text') THEN 3
+            WHEN 'text' THEN CASE WHEN c.kind IS NULL AND c.column_type = 'text' THEN 4 END
+            ELSE CASE WHEN c.kind IS NULL AND c.column_type = 'text' THEN 5 END END) AS r (rank)
+        WHERE r.rank IS NOT NULL AND pymig._fits_kind(g.value, v.kind)
+        ORDER BY r.rank, v.format IS DISTINCT FROM g.format, v.ord
+        LIMIT 1
+    ) AS s ON true
+$$;
+COMMENT ON FUNCTION pymig._value_slots(pymig.source, text, text[], text[], text[], text[]) IS
+    'Where the narrow table takes the values of these channels: value column and format. p_kinds, p_formats: of the narrow rows that are there now, NULL where there is none. kind NULL: a value that its channel can''t have.';
 
 -- sql/core/functions/_verify_no_time_sql.sql
 CREATE OR REPLACE FUNCTION pymig._verify_no_time_sql(p_source pymig.source, p_entity text)
@@ -4862,6 +5515,26 @@ $$;
 COMMENT ON FUNCTION pymig._verify_sql(pymig.source, text, bigint) IS
     'The statement that compares a bucket: narrow, wide and pending in one snapshot (R29), so that a difference whose key is not pending is real. It shares the cell expression with the pivots, but no pivot. Returns cells, differences, a sample of them, digest, and by how many rows the quarantine is off (NULL: by none).';
 
+-- sql/core/functions/_void_certificate.sql
+CREATE OR REPLACE FUNCTION pymig._void_certificate(p_source text, p_entity text, p_reason text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_entity text;
+BEGIN
+    FOR v_entity IN
+        UPDATE pymig.certificate AS c SET voided_at = clock_timestamp(), void_reason = p_reason
+        WHERE c.source = p_source AND c.entity = coalesce(p_entity, c.entity) AND c.voided_at IS NULL
+        RETURNING c.entity
+    LOOP
+        PERFORM pymig._note('WARNING', p_source, v_entity, 'certificate void', format('Its certificate does not count any more: %s.', p_reason));
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._void_certificate(text, text, text) IS 'Voids the certificates of an entity, or of all of a source, with an event.';
+
 -- sql/core/functions/_wide_arrays_sql.sql
 CREATE OR REPLACE FUNCTION pymig._wide_arrays_sql(p_source pymig.source, p_entity text, p_part int, p_bucket bigint)
 RETURNS text
@@ -4923,6 +5596,119 @@ $$;
 COMMENT ON FUNCTION pymig._wide_table_name(pymig.source, text) IS
     'Name for an entity''s wide table: by the source''s pattern, with a hash where that is too long or taken. PM014 where both are taken.';
 
+-- sql/core/functions/_write_cells.sql
+CREATE OR REPLACE FUNCTION pymig._write_cells(
+    p_source pymig.source, p_entity text, p_view regclass, p_time text, p_old json, p_new json,
+    p_present text[], p_formats text[], p_channels text[], p_kinds text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_changed record;
+    v_slots record;
+    v_columns text := (SELECT string_agg(quote_ident(c.name), ', ' ORDER BY c.i) FROM pymig._slot_columns(p_source) AS c);
+    v_values text := (SELECT string_agg(c.value, ', ' ORDER BY c.i) FROM pymig._slot_columns(p_source) AS c);
+    v_sets text := (SELECT string_agg(format('%I = %s', c.name, c.value), ', ' ORDER BY c.i) FROM pymig._slot_columns(p_source) AS c);
+BEGIN
+    SELECT array_agg(n.channel) FILTER (WHERE n.value IS NULL) AS gone,
+        array_agg(n.channel ORDER BY n.channel) FILTER (WHERE n.value IS NOT NULL) AS channels,
+        array_agg(k.kind ORDER BY n.channel) FILTER (WHERE n.value IS NOT NULL) AS kinds,
+        array_agg(p.format ORDER BY n.channel) FILTER (WHERE n.value IS NOT NULL) AS formats,
+        array_agg(n.value ORDER BY n.channel) FILTER (WHERE n.value IS NOT NULL) AS cells
+    INTO v_changed
+    FROM pymig._row_cells(p_source.source, p_entity, p_new) AS n
+    LEFT JOIN pymig._row_cells(p_source.source, p_entity, p_old) AS o ON o.channel = n.channel
+    LEFT JOIN unnest(p_present, p_formats) AS p (channel, format) ON p.channel = n.channel
+    LEFT JOIN unnest(p_channels, p_kinds) AS k (channel, kind) ON k.channel = n.channel
+    WHERE n.value IS DISTINCT FROM o.value;
+    IF p_old IS NULL AND v_changed.channels IS NULL THEN
+        RAISE EXCEPTION 'a row of % needs at least one value', p_view
+            USING ERRCODE = 'PM062', HINT = 'A time without a value is nothing the narrow table could hold.';
+    END IF;
+    SELECT array_agg(s.channel) AS channels, array_agg(s.format) AS formats, array_agg(s.value_column) AS value_columns, array_agg(s.value) AS cells,
+        min(format('%s of %s', quote_literal(s.value), quote_literal(s.channel))) FILTER (WHERE s.kind IS NULL) AS misfit
+    INTO v_slots
+    FROM pymig._value_slots(p_source, p_entity, v_changed.channels, v_changed.kinds, v_changed.formats, v_changed.cells) AS s;
+    IF v_slots.misfit IS NOT NULL THEN
+        RAISE EXCEPTION '% can''t be a value of that channel', v_slots.misfit
+            USING ERRCODE = 'PM062', HINT = 'Look up what the channel holds: SELECT * FROM pymig.channel. Values of another type go to the narrow table, by type_drift.';
+    END IF;
+    PERFORM pymig._delete_cells(p_source, p_entity, p_time, v_changed.gone);
+    EXECUTE format('UPDATE %s AS n SET %s FROM unnest($4, $5, $6, $7) AS f (channel, format, value_column, value) WHERE %s AND n.%I::text = f.channel',
+        p_source.narrow, v_sets, pymig._row_condition(p_source), p_source.channel_column)
+    USING p_entity, p_time, p_present, v_slots.channels, v_slots.formats, v_slots.value_columns, v_slots.cells;
+    EXECUTE format(
+        'INSERT INTO %s (%I, %I, %I, %s)
+         SELECT $1::%s, f.channel::%s, $2::%s, %s
+         FROM unnest($4, $5, $6, $7) AS f (channel, format, value_column, value) WHERE f.channel <> ALL ($3)',
+        p_source.narrow, p_source.entity_column, p_source.channel_column, p_source.time_column, v_columns,
+        pymig._type_name(p_source, p_source.entity_column), pymig._type_name(p_source, p_source.channel_column), p_source.time_type, v_values)
+    USING p_entity, p_time, p_present, v_slots.channels, v_slots.formats, v_slots.value_columns, v_slots.cells;
+END
+$$;
+COMMENT ON FUNCTION pymig._write_cells(pymig.source, text, regclass, text, json, json, text[], text[], text[], text[]) IS
+    'Writes what differs between two forms of a wide row to the narrow table: values are updated where their channel has a row at that time and inserted where it has none, NULL deletes it. The arrays are those of _narrow_row. PM062 for a value its channel can''t have, and for a new row without any.';
+
+-- sql/core/functions/_write_wide.sql
+CREATE OR REPLACE FUNCTION pymig._write_wide()
+RETURNS trigger
+LANGUAGE plpgsql
+-- Whoever may write the view need not be able to write the narrow table, nor to read the catalog.
+SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(TG_ARGV[0]);
+    v_entity text := TG_ARGV[1];
+    v_old json := CASE WHEN TG_OP <> 'INSERT' THEN row_to_json(OLD) END;
+    v_new json := CASE WHEN TG_OP <> 'DELETE' THEN row_to_json(NEW) END;
+    v_time text := coalesce(v_old, v_new) ->> v_source.time_column;
+    v_new_time text := coalesce(v_new, v_old) ->> v_source.time_column;
+    -- A view reaches the channels it shows, and no others.
+    v_channels text[] := ARRAY(SELECT c.channel FROM pymig._row_cells(v_source.source, v_entity, coalesce(v_old, v_new)) AS c);
+    v_found record;
+    v_is_taken boolean;
+BEGIN
+    PERFORM pymig._require_writable(v_source, v_entity, TG_RELID::regclass, ARRAY[v_time, v_new_time]);
+    PERFORM pymig._lock_rows(v_source, v_entity, ARRAY[v_time, v_new_time]);
+    v_found := pymig._narrow_row(v_source, v_entity, v_time, v_channels);
+    v_is_taken := CASE WHEN TG_OP = 'INSERT' THEN v_found.present <> '{}'
+                       WHEN v_new_time <> v_time THEN (pymig._narrow_row(v_source, v_entity, v_new_time, v_channels)).present <> '{}' END;
+    IF v_is_taken THEN
+        RAISE EXCEPTION '% already has a row at %', TG_RELID::regclass, v_new_time
+            USING ERRCODE = '23505', HINT = 'Update it. If it is not to be seen there yet, its narrow rows have just been written.';
+    END IF;
+    IF TG_OP <> 'INSERT' AND EXISTS (
+        SELECT FROM pymig._row_cells(v_source.source, v_entity, v_old) AS o
+        FULL JOIN unnest(v_found.channels, v_found.cells) AS f (channel, value) ON f.channel = o.channel
+        WHERE o.value IS DISTINCT FROM f.value) THEN
+        RAISE EXCEPTION 'the row of % at % has changed meanwhile', TG_RELID::regclass, v_time
+            USING ERRCODE = '40001', HINT = 'Read it again and repeat the transaction; sync shows the change in a moment.';
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        PERFORM pymig._delete_cells(v_source, v_entity, v_time, v_channels);
+        RETURN OLD;
+    END IF;
+    IF v_new_time <> v_time THEN
+        PERFORM pymig._move_cells(v_source, v_entity, v_time, v_new_time, v_channels);
+    END IF;
+    PERFORM pymig._write_cells(v_source, v_entity, TG_RELID::regclass, v_new_time, v_old, v_new,
+        v_found.present, v_found.formats, v_found.channels, v_found.kinds);
+    RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION pymig._write_wide() FROM PUBLIC;
+COMMENT ON FUNCTION pymig._write_wide() IS
+    'INSTEAD OF trigger of the views that end in _rw: writes the row''s cells to the narrow table, from where sync brings them into the wide table. Arguments: source, entity. OLD is compared with what the narrow table has now: 40001 where that differs, 23505 where an inserted time is there already.';
+
 -- sql/core/functions/backfill_chunk.sql
 CREATE OR REPLACE FUNCTION pymig.backfill_chunk(
     p_entity text, p_source text DEFAULT NULL, p_workers int DEFAULT 1,
@@ -4937,7 +5723,7 @@ DECLARE
     v_chunk pymig.chunk;
 BEGIN
     PERFORM pymig._require_read_committed();
-    IF v_entity.state IN ('backfilled', 'verified') THEN
+    IF pymig._is_backfilled(v_entity.state) THEN
         outcome := 'done';
         RETURN;
     END IF;
@@ -4978,6 +5764,41 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig.bucket_of(bigint, bigint) IS
     'Bucket of a tick: floor(tick / width). The two infinities are buckets of their own.';
+
+-- sql/core/functions/certificate_fault.sql
+CREATE OR REPLACE FUNCTION pymig.certificate_fault(p_entity text, p_source text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_certificate pymig.certificate;
+BEGIN
+    SELECT c.* INTO v_certificate FROM pymig.certificate AS c
+    WHERE c.source = v_source.source AND c.entity = p_entity ORDER BY c.certificate DESC LIMIT 1;
+    RETURN CASE
+        WHEN v_certificate.certificate IS NULL THEN 'it was never certified'
+        WHEN v_certificate.voided_at IS NOT NULL THEN v_certificate.void_reason
+        WHEN v_certificate.certified_at < clock_timestamp() - v_source.certificate_age
+            THEN format('it was certified at %s, longer ago than %s', v_certificate.certified_at, v_source.certificate_age)
+        WHEN pymig._trigger_state(v_source.narrow) <> 'armed' THEN 'the triggers are not as installed, so changes may be missing'
+        WHEN pymig._has_lost_keys(v_source) OR EXISTS (
+            SELECT FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = p_entity AND e.repair_from IS NOT NULL)
+            THEN 'keys were lost, and the worker has not yet repaired what they stood for'
+        WHEN v_certificate.code_hash <> pymig._code_hash(v_source) THEN 'the triggers or the code behind them have changed since'
+    END;
+END
+$$;
+COMMENT ON FUNCTION pymig.certificate_fault(text, text) IS
+    'Why the newest certificate of an entity does not count any more, or NULL where it does: never given, voided, too old, triggers not as installed, keys lost, code changed. New rows are no reason: sync carries them, and the worker verifies their buckets again. Example: SELECT pymig.certificate_fault(''SHIP1'')';
 
 -- sql/core/functions/discover_entities.sql
 CREATE OR REPLACE FUNCTION pymig.discover_entities(
@@ -5081,7 +5902,7 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.rows, e.estimated_rows,
-        CASE WHEN e.state IN ('backfilled', 'verified') THEN 100
+        CASE WHEN pymig._is_backfilled(e.state) THEN 100
              ELSE round(100 * least(1, c.buckets / nullif(e.last_bucket::numeric - e.first_bucket::numeric + 1, 0)), 1) END,
         v.buckets, greatest(c.buckets, v.buckets)::bigint,
         round(100 * least(1, v.buckets / nullif(c.buckets, 0)), 1)
@@ -5250,6 +6071,10 @@ BEGIN
     -- A partition came or went that is not queued: what it explains is no difference yet.
     IF NOT v_found.is_equal AND pymig._partitions_now(v_source.narrow) IS DISTINCT FROM v_partitions THEN
         RETURN NULL;
+    END IF;
+    IF NOT v_found.is_equal THEN
+        PERFORM pymig._void_certificate(v_source.source, p_entity,
+            format('%s differences were found from %s to %s', v_found.differences, v_found.from_time, v_found.to_time));
     END IF;
     IF NOT v_found.is_equal AND p_repair THEN
         PERFORM pymig._lock_buckets(v_source.source, p_entity, p_bucket, p_bucket);
@@ -6752,6 +7577,111 @@ $$;
 COMMENT ON PROCEDURE pymig.backfill(text, text) IS
     'Moves the history of an entity chunk by chunk, each in a transaction of its own; then drains what is pending. Stop it at any moment and call it again. Several sessions may call it at once. PM012 where chunks failed for good. Example: CALL pymig.backfill(''SHIP1'')';
 
+-- sql/core/procedures/certify.sql
+CREATE OR REPLACE PROCEDURE pymig.certify(p_entity text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entity pymig.entity;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    CALL pymig.verify(v_entity.entity, v_source.source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._give_certificate(v_source, v_entity);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig.certify(text, text) IS
+    'Verifies an entity and, if every cell is equal, writes a row of pymig.certificate: what was compared, with digests, counts, position in the WAL and a hash of the code that keeps it so. PM013 where it does not verify, PM041 where something else is in the way. Example: CALL pymig.certify(''SHIP1'')';
+
+-- sql/core/procedures/cut_over.sql
+CREATE OR REPLACE PROCEDURE pymig.cut_over(
+    p_entity text, p_source text DEFAULT NULL, p_hold boolean DEFAULT false, p_lock_wait interval DEFAULT '10 minutes')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    c_lock_timeout constant interval := '80 ms';
+    c_held_pause constant int := 1;
+    v_source pymig.source;
+    v_entity pymig.entity;
+    v_started timestamptz;
+    v_pass timestamptz;
+    v_why text;
+    v_attempt int := 0;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+    PERFORM pymig._require_cuttable(v_source, v_entity);
+    IF p_hold THEN
+        PERFORM pymig._hold_cut_over(v_source.source, v_entity.entity, true);
+    END IF;
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    LOOP
+        v_pass := clock_timestamp();
+        CALL pymig.sync_pending(v_source.source);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        v_entity := pymig._entity(v_source.source, v_entity.entity);
+        EXIT WHEN v_entity.state = 'cut_over';
+        PERFORM pymig._require_cuttable(v_source, v_entity);
+        IF v_entity.is_held THEN
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            PERFORM pg_sleep(c_held_pause);
+            CONTINUE;
+        END IF;
+        v_started := coalesce(v_started, clock_timestamp());
+        v_why := pymig._try_cut_over(v_source, v_entity, v_pass, c_lock_timeout);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN v_why IS NULL;
+        IF clock_timestamp() - v_started > p_lock_wait THEN
+            RAISE EXCEPTION '% could not be cut over in %: %', quote_literal(v_entity.entity), p_lock_wait, v_why
+                USING ERRCODE = 'PM061', HINT = 'Nothing has changed. Remove the cause and run the same command again.';
+        END IF;
+        v_attempt := v_attempt + 1;
+        PERFORM pg_sleep(least(0.1 * 1.5 ^ least(v_attempt, 10), 2) * (0.5 + random()));
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig.cut_over(text, text, boolean, interval) IS
+    'Makes the wide table of an entity what applications use: routes its readers there, makes the views that end in _rw, in which it can be written, and refuses other writes of the wide tables. Ingest goes on as before. Needs a fresh certificate. Drains what is pending first, then locks for 80 ms at most, in attempts for p_lock_wait. p_hold: does all of this but the last step, and waits until CALL pymig.release_cut_over(...). Run again it goes on, or does nothing. PM040, PM061. Example: CALL pymig.cut_over(''SHIP1'')';
+
+-- sql/core/procedures/hold_cut_over.sql
+CREATE OR REPLACE PROCEDURE pymig.hold_cut_over(p_entity text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity pymig.entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+BEGIN
+    PERFORM pymig._hold_cut_over(v_source.source, v_entity.entity, true);
+END
+$$;
+COMMENT ON PROCEDURE pymig.hold_cut_over(text, text) IS
+    'Holds the cutover of an entity back: a cut_over that runs, or is called later, prepares everything and waits. Example: CALL pymig.hold_cut_over(''SHIP1'')';
+
 -- sql/core/procedures/migrate.sql
 CREATE OR REPLACE PROCEDURE pymig.migrate(
     p_entity text,
@@ -6854,6 +7784,7 @@ BEGIN
     v_source.lost_seen := 0;
     v_source.lost_handled := 0;
     v_source.retention := 'drop';
+    v_source.verify_budget := 0.05;
     v_source.registered_at := now();
     v_source.registered_by := session_user;
     v_source.time_type := (
@@ -6882,6 +7813,58 @@ COMMENT ON PROCEDURE pymig.register_source IS
     'Values: with p_format_column, p_formats maps its contents to value columns ({"Decimal": "double_v"}); without it, of several p_value_columns the non-null one counts. '
     'p_tie_break: columns whose highest value wins where rows share a cell. p_time_unit: s, ms or us for a bigint epoch. p_time_grain: samples of one grain become one wide row. '
     'Example: CALL pymig.register_source(''plant'', ''plant.samples'', ''machine'', ''sensor'', ''ts'', ''{v}'')';
+
+-- sql/core/procedures/release_cut_over.sql
+CREATE OR REPLACE PROCEDURE pymig.release_cut_over(p_entity text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity pymig.entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+BEGIN
+    PERFORM pymig._hold_cut_over(v_source.source, v_entity.entity, false);
+END
+$$;
+COMMENT ON PROCEDURE pymig.release_cut_over(text, text) IS
+    'Lets the cutover of an entity go on that was held back. Example: CALL pymig.release_cut_over(''SHIP1'')';
+
+-- sql/core/procedures/reverify.sql
+CREATE OR REPLACE PROCEDURE pymig.reverify(p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    c_slice constant interval := '1 second';
+    v_source pymig.source;
+    v_until timestamptz;
+    v_due record;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
+    PERFORM pymig._require_read_committed();
+    FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
+        v_until := clock_timestamp() + c_slice;
+        LOOP
+            v_due := pymig._due_bucket(v_source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
+            EXIT WHEN v_due.bucket IS NULL;
+            PERFORM pymig._reverify_bucket(v_source, v_due.entity, v_due.bucket);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
+            EXIT WHEN clock_timestamp() > v_until;
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig.reverify(text) IS
+    'Verifies buckets of verified entities again, as far as the budget goes, for a second at most: those that changed, else those compared longest ago. A difference is repaired, raises an event and voids the certificate. `pymig worker` and run_worker call it again and again; sync never waits for it. Example: CALL pymig.reverify()';
 
 -- sql/core/procedures/roll_back.sql
 CREATE OR REPLACE PROCEDURE pymig.roll_back(
@@ -6947,13 +7930,19 @@ BEGIN
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+        IF p_adopt THEN
+            CALL pymig.reverify(p_source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        END IF;
         EXIT WHEN clock_timestamp() + p_poll >= v_until;
         PERFORM pg_sleep(extract(epoch FROM p_poll));
     END LOOP;
 END
 $$;
 COMMENT ON PROCEDURE pymig.run_worker(double precision, text, text, interval, boolean) IS
-    'sync_pending again and again, with a pause of p_poll between two passes, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
+    'sync_pending and reverify again and again, with a pause of p_poll between two passes, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
 
 -- sql/core/procedures/set_new_entities.sql
 CREATE OR REPLACE PROCEDURE pymig.set_new_entities(p_policy text, p_source text DEFAULT NULL)
@@ -7101,6 +8090,31 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_type_drift(text, text, text) IS
     'What becomes of values that do not fit their native column: quarantine (they wait there) or promote (the worker gives the column a type that holds them without loss, in the background). p_entity NULL: the default of the source. Example: CALL pymig.set_type_drift(''SHIP1'', ''promote'')';
+
+-- sql/core/procedures/set_verification.sql
+CREATE OR REPLACE PROCEDURE pymig.set_verification(
+    p_budget double precision DEFAULT 0.05, p_certificate_age interval DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    IF p_budget IS NULL OR NOT p_budget BETWEEN 0 AND 1 THEN
+        RAISE EXCEPTION 'the budget of verification is a share of a worker''s time from 0 to 1, not %', quote_nullable(p_budget)
+            USING ERRCODE = 'PM007', HINT = '0.05 is one twentieth; 0 verifies nothing again.';
+    ELSIF p_certificate_age <= interval '0' THEN
+        RAISE EXCEPTION 'the age of a certificate cannot be %', p_certificate_age
+            USING ERRCODE = 'PM007', HINT = 'Give a positive interval, say 30 days, or NULL.';
+    END IF;
+    UPDATE pymig.source AS s SET verify_budget = p_budget, certificate_age = p_certificate_age, verify_after = NULL
+    WHERE s.source = v_source.source;
+    PERFORM pymig._note('INFO', v_source.source, NULL, 'policy set', format('Verification for ever: %s of a worker''s time; certificates count for %s.',
+        p_budget, coalesce(p_certificate_age::text, 'as long as nothing voids them')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_verification(double precision, interval, text) IS
+    'How much of a worker''s time goes into verifying buckets again (p_budget, 0 to 1), and after what age a certificate no longer counts (NULL: never for its age). Example: CALL pymig.set_verification(0.02, ''30 days'')';
 
 -- sql/core/procedures/start_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.start_sync(
@@ -7289,7 +8303,7 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
     v_source := pymig._source(p_source);
     v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
-    IF v_entity.state NOT IN ('backfilled', 'verified') THEN
+    IF NOT pymig._is_backfilled(v_entity.state) THEN
         RAISE EXCEPTION '% is % and can be verified once its backfill is done', quote_literal(v_entity.entity), v_entity.state
             USING ERRCODE = 'PM004', HINT = format('CALL pymig.backfill(%L) first.', v_entity.entity);
     END IF;
@@ -7392,7 +8406,7 @@ SELECT e.source, e.entity, e.state,
     coalesce(c.rows, e.moved_rows, 0) AS rows_done,
     e.estimated_rows AS rows_estimated,
     CASE
-        WHEN e.state IN ('backfilled', 'verified') THEN 100
+        WHEN pymig._is_backfilled(e.state) THEN 100
         WHEN e.first_bucket IS NULL THEN NULL
         ELSE round(100 * least(1, coalesce(c.buckets, 0) / nullif(e.last_bucket::numeric - e.first_bucket::numeric + 1, 0)), 1)
     END AS percent,
@@ -7418,7 +8432,7 @@ JOIN source AS s USING (source)
 LEFT JOIN LATERAL (
     SELECT sum(c.narrow_rows)::bigint AS rows, sum(c.last_bucket::numeric - c.first_bucket::numeric + 1) AS buckets
     FROM pymig.chunk AS c
-    WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done' AND e.state NOT IN ('backfilled', 'verified')
+    WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done' AND NOT pymig._is_backfilled(e.state)
 ) AS c ON true
 LEFT JOIN LATERAL (
     SELECT round((sum(c.narrow_rows) / nullif(extract(epoch FROM max(c.finished_at) - min(c.finished_at - c.seconds * interval '1 second')), 0))::numeric)::bigint AS rows_per_second
@@ -7433,7 +8447,7 @@ LEFT JOIN lag AS l ON l.source = e.source AND l.entity = e.entity;
 COMMENT ON VIEW pymig.status IS 'A row per entity: how far it is and how it does.';
 COMMENT ON COLUMN pymig.status.source IS 'Source.';
 COMMENT ON COLUMN pymig.status.entity IS 'Entity.';
-COMMENT ON COLUMN pymig.status.state IS 'known, planned, syncing, backfilled, verified, failed or rolled_back.';
+COMMENT ON COLUMN pymig.status.state IS 'known, planned, syncing, backfilled, verified, cut_over, failed or rolled_back.';
 COMMENT ON COLUMN pymig.status.rows_done IS 'Narrow rows the chunks have moved.';
 COMMENT ON COLUMN pymig.status.rows_estimated IS 'Narrow rows in all, by the planner''s estimate at the start.';
 COMMENT ON COLUMN pymig.status.percent IS 'Share of the time range that is moved, in percent.';

@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall plan migrate verify status worker certify cutover rollback demo stop clean \
+.PHONY: help setup install uninstall plan migrate verify status worker certify cutover routing rollback demo stop clean \
     test lint format bench bench-quick bench-sync soak stress faults docs
 
 help: ## This list
@@ -85,6 +85,9 @@ certify: $(SETUP) ## Compare every cell of SHIP and record that all are equal
 cutover: $(SETUP) ## Let applications use the wide table of SHIP
 	@: $(say_which)
 	@$(PYMIG) cut-over $(ship)
+
+routing: $(SETUP) ## Where readers get the rows of each ship from
+	@$(PYMIG) routing $(source)
 
 rollback: $(SETUP) ## Undo the migration of SHIP
 	@: $(say_which)

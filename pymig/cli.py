@@ -27,7 +27,7 @@ from pymig.errors import (
     UsageError,
 )
 from pymig.progress import for_console
-from pymig.settings import ColumnTypes, Settings, Strategy
+from pymig.settings import ColumnTypes, Routing, Settings, Strategy
 
 if TYPE_CHECKING:
     from pymig.migrate import Options
@@ -432,6 +432,61 @@ def certificate(ship: Ship = "all", as_json: AsJson = False, source: Source = No
     _show_rows(list(found.values()), as_json, show.certificates)
 
 
+@app.command(epilog="Example: pymig route --ship SHIP1 --to percent --percent 10")
+def route(
+    ship: Ship,
+    to: Annotated[
+        Routing, typer.Option("--to", help="Where read() and the compat view take its rows from.")
+    ],
+    percent: Annotated[
+        int | None,
+        typer.Option("--percent", min=0, max=100, help="Sessions of 100 that read wide."),
+    ] = None,
+    source: Source = None,
+    lock_wait: LockWait = LOCK_WAIT,
+) -> None:
+    """Set where readers get the rows of ships from, at once and for every session."""
+    options = _options(source=source, lock_wait_seconds=lock_wait)
+    with _session() as session:
+        for name in _migrated(ship, options):
+            session.call(
+                "set_routing",
+                p_entity=name,
+                p_routing=to,
+                p_percent=percent,
+                p_source=options.source,
+                p_lock_wait=f"{options.lock_wait_seconds} seconds",
+            )
+            _say(f"{name}: read from {to if percent is None else f'wide by {percent} %'}")
+
+
+@app.command(epilog="Example: pymig routing")
+def routing(as_json: AsJson = False, source: Source = None) -> None:
+    """Show where readers get the rows of each ship from, and what shadow reads found."""
+    options = _options(source=source)
+    _check_source(options)
+    rows = [row for row in _read("routing") if _is_asked(row, None, options)]
+    _show_rows(rows, as_json, show.routing)
+
+
+@app.command("compat-view", epilog="Example: pymig compat-view")
+def compat_view(
+    name: Annotated[str | None, typer.Option(help="Its name (<narrow table>_compat).")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop it.")] = False,
+    source: Source = None,
+) -> None:
+    """Make the narrow-shaped view that follows the routing, for applications that keep theirs."""
+    options = _options(source=source)
+    with _session() as session:
+        if drop:
+            session.call("drop_compat_view", p_source=options.source)
+            _say("The view is dropped.")
+            return
+        session.call("create_compat_view", p_source=options.source, p_name=name)
+        views = [row["compat_view"] for row in session.read("source") if _is_source(row, options)]
+    _say(f"{', '.join(view for view in views if view)} can be read in place of the narrow table.")
+
+
 @app.command("cut-over", epilog="Example: pymig cut-over --ship SHIP1 --hold")
 def cut_over(
     ship: Ship,
@@ -608,9 +663,13 @@ def _migrated(ships: str, options: Options) -> list[str]:
     return names
 
 
+def _is_source(row: db.Row, options: Options) -> bool:
+    return options.source in (None, row["source"])
+
+
 def _is_asked(row: db.Row, names: list[str] | None, options: Options) -> bool:
     """Whether a row of a table is of the ships (None: all) and the source that were named."""
-    return options.source in (None, row["source"]) and (names is None or row["entity"] in names)
+    return _is_source(row, options) and (names is None or row["entity"] in names)
 
 
 def _raise_failed(failed: list[PymigError], ships: int) -> None:

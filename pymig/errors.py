@@ -95,6 +95,7 @@ REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM032": NotDoneError,  # a direct write beyond its budget; never seen
     "PM040": DifferenceError,  # no certificate that counts
     "PM041": NotDoneError,  # a certificate can't be given
+    "PM050": UsageError,  # an entity that can't be read from wide
     "PM060": UsageError,  # a direct write to a wide table that is cut over
     "PM061": NotDoneError,  # pending keys that don't drain, or a lock, hold a cutover up
     "PM062": UsageError,  # what the narrow table could not hold

@@ -13,6 +13,7 @@ from pymig.errors import PymigError
 
 ColumnTypes = Literal["text", "native"]
 Strategy = Literal["auto", "transpose", "crosstab", "json", "filter"]
+Routing = Literal["narrow", "percent", "wide", "shadow"]
 
 # libpq's variables that say *which* server; PGPASSWORD, PGSSLMODE and the like only say how.
 SERVER_VARIABLES: Final = (

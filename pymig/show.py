@@ -164,6 +164,29 @@ def certificates(rows: list[Row]) -> Table | str:
     return table
 
 
+def routing(rows: list[Row]) -> Table | str:
+    """pymig.routing: a line per ship."""
+    if not rows:
+        return "No ship is migrated: all are read from the narrow table."
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("ship", "state", "read from"):
+        table.add_column(name, no_wrap=True)
+    for name in ("shadow reads", "differing", "narrow", "wide"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in sorted(rows, key=lambda row: (row["source"], row["entity"])):
+        percent = "" if row["percent"] is None else f" {row['percent']}"
+        times = [row["narrow_ms"], row["wide_ms"]]
+        table.add_row(
+            Text(row["entity"]),
+            row["state"],
+            f"{row['routing']}{percent}",
+            _number(row["shadow_reads"] or None),
+            _number(row["shadow_differing"] if row["shadow_reads"] else None),
+            *("" if ms is None else f"{ms:.1f} ms" for ms in times),
+        )
+    return table
+
+
 def _status_table(rows: list[Row], hidden: list[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = [name for name in _STATUS_COLUMNS if name not in hidden]

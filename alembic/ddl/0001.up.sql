@@ -36,7 +36,8 @@ CREATE TABLE pymig.source (
     type_drift text NOT NULL DEFAULT 'quarantine' CHECK (type_drift IN ('quarantine', 'promote')),
     verify_budget real NOT NULL DEFAULT 0.05 CHECK (verify_budget BETWEEN 0 AND 1),
     verify_after timestamptz,
-    certificate_age interval CHECK (certificate_age > interval '0')
+    certificate_age interval CHECK (certificate_age > interval '0'),
+    compat_view text
 );
 COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities, set_retention and set_queue; the lost_ columns by the worker.';
 COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
@@ -75,6 +76,7 @@ COMMENT ON COLUMN pymig.source.type_drift IS 'What becomes of values that do not
 COMMENT ON COLUMN pymig.source.verify_budget IS 'Share of one worker''s time that goes into verifying buckets again, for ever; 0: none.';
 COMMENT ON COLUMN pymig.source.verify_after IS 'Not before this time is the next one verified: the last ones used up the budget until then. NULL: at once.';
 COMMENT ON COLUMN pymig.source.certificate_age IS 'After this time a certificate is stale; NULL: never for its age.';
+COMMENT ON COLUMN pymig.source.compat_view IS 'The narrow-shaped view for applications that keep their SQL, qualified and quoted; NULL: none was asked for.';
 
 CREATE TABLE pymig.entity (
     source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,
@@ -98,6 +100,8 @@ CREATE TABLE pymig.entity (
     verified_at timestamptz,
     cut_over_at timestamptz,
     is_held boolean NOT NULL DEFAULT false,
+    routing text NOT NULL DEFAULT 'narrow' CHECK (routing IN ('narrow', 'percent', 'wide', 'shadow')),
+    routing_percent smallint CHECK (routing_percent BETWEEN 0 AND 100),
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
@@ -125,6 +129,8 @@ COMMENT ON COLUMN pymig.entity.backfilled_at IS 'When its last chunk was done.';
 COMMENT ON COLUMN pymig.entity.verified_at IS 'When it last verified without a difference.';
 COMMENT ON COLUMN pymig.entity.cut_over_at IS 'When it was cut over; since then it can be written in the wide shape.';
 COMMENT ON COLUMN pymig.entity.is_held IS 'Its cutover waits until release_cut_over.';
+COMMENT ON COLUMN pymig.entity.routing IS 'Where read() and the compat view take its rows from: narrow, wide, percent (so many of 100 sessions from wide), shadow (both, compared; narrow is returned).';
+COMMENT ON COLUMN pymig.entity.routing_percent IS 'Sessions of 100 that read wide, with routing percent.';
 COMMENT ON COLUMN pymig.entity.state_changed_at IS 'When the state last changed.';
 COMMENT ON COLUMN pymig.entity.type_drift IS 'Its own choice of quarantine or promote; NULL: the source''s.';
 COMMENT ON COLUMN pymig.entity.sync IS 'pending: the worker writes its wide rows; direct: the statement that changes narrow rows does, where it can.';
@@ -330,6 +336,37 @@ COMMENT ON COLUMN pymig.changed_bucket.source IS 'Its source.';
 COMMENT ON COLUMN pymig.changed_bucket.entity IS 'Its entity.';
 COMMENT ON COLUMN pymig.changed_bucket.bucket IS 'The bucket.';
 COMMENT ON COLUMN pymig.changed_bucket.changed_at IS 'First recompute since.';
+
+CREATE TABLE pymig.shadow_read (
+    shadow_read bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source text NOT NULL,
+    entity text NOT NULL,
+    read_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    read_by text NOT NULL DEFAULT session_user,
+    channels text[],
+    from_time text,
+    to_time text,
+    cells bigint NOT NULL,
+    differences bigint NOT NULL,
+    sample jsonb,
+    narrow_ms double precision NOT NULL,
+    wide_ms double precision NOT NULL,
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.shadow_read IS 'What read() found where it read both sides (routing shadow). A worker keeps the newest 10,000.';
+COMMENT ON COLUMN pymig.shadow_read.shadow_read IS 'Number of the read.';
+COMMENT ON COLUMN pymig.shadow_read.source IS 'Source.';
+COMMENT ON COLUMN pymig.shadow_read.entity IS 'Entity.';
+COMMENT ON COLUMN pymig.shadow_read.read_at IS 'When.';
+COMMENT ON COLUMN pymig.shadow_read.read_by IS 'Role that read.';
+COMMENT ON COLUMN pymig.shadow_read.channels IS 'Channels asked for; NULL: all.';
+COMMENT ON COLUMN pymig.shadow_read.from_time IS 'First time asked for; NULL: no bound.';
+COMMENT ON COLUMN pymig.shadow_read.to_time IS 'Time before which it ended; NULL: no bound.';
+COMMENT ON COLUMN pymig.shadow_read.cells IS 'Cells that were returned.';
+COMMENT ON COLUMN pymig.shadow_read.differences IS 'Cells that one side had and the other had not, but for keys that were pending.';
+COMMENT ON COLUMN pymig.shadow_read.sample IS 'Up to 20 of them: side, channel, time, value.';
+COMMENT ON COLUMN pymig.shadow_read.narrow_ms IS 'Milliseconds the narrow side took.';
+COMMENT ON COLUMN pymig.shadow_read.wide_ms IS 'Milliseconds the wide side took.';
 
 CREATE TABLE pymig.certificate (
     certificate bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -191,6 +191,22 @@ def test_certified_and_cut_over(pymig: Pymig, conn: Connection) -> None:
     assert "no: it was rolled back" in succeed(pymig("certificate"))
 
 
+def test_routed(pymig: Pymig, conn: Connection) -> None:
+    succeed(pymig("migrate", "--ship", "imo1"))
+    out = succeed(pymig("compat-view"))
+    assert out == "tenant.tbl_data_timeseries_compat can be read in place of the narrow table.\n"
+    assert succeed(pymig("route", "--ship", "imo1", "--to", "wide")) == "imo1: read from wide\n"
+    asked = ("route", "--ship", "imo1", "--to", "percent")
+    assert_refused(pymig(*asked), 2, "percent")
+    assert succeed(pymig(*asked, "--percent", "20")) == "imo1: read from wide by 20 %\n"
+    assert re.search(r"^imo1 +verified +percent 20", succeed(pymig("routing")), re.MULTILINE)
+    (row,) = json.loads(succeed(pymig("routing", "--json")))
+    assert (row["entity"], row["routing"], row["percent"]) == ("imo1", "percent", 20)
+    assert succeed(pymig("compat-view", "--drop")) == "The view is dropped.\n"
+    gone = conn.execute("SELECT to_regclass('tenant.tbl_data_timeseries_compat')").fetchone()
+    assert gone == (None,)
+
+
 def test_install_and_uninstall(pymig: Pymig, conn: Connection) -> None:
     succeed(pymig("migrate", "--ship", "imo1"))
     assert succeed(pymig("install")) == "pymig is installed.\n"

@@ -122,6 +122,7 @@ BEGIN
         END LOOP;
     END IF;
     PERFORM pymig._create_rw_views(p_source, p_entity);
+    PERFORM pymig._create_compat_view(p_source.source, p_entity);
 END
 $$;
 COMMENT ON FUNCTION pymig._add_missing_columns(pymig.source, text) IS
@@ -1147,6 +1148,101 @@ END
 $$;
 COMMENT ON FUNCTION pymig._compare_bucket(pymig.source, text, bigint) IS 'Runs the comparison of one bucket; changes nothing.';
 
+-- sql/core/functions/_compat_branch_sql.sql
+CREATE OR REPLACE FUNCTION pymig._compat_branch_sql(p_source pymig.source, p_entity pymig.entity)
+RETURNS SETOF text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_columns text := pymig._compat_columns_sql(p_source, p_entity.entity);
+    v_route text := CASE p_entity.routing WHEN 'percent' THEN format(' AND (SELECT pymig._routes_wide(%s))', p_entity.routing_percent) ELSE '' END;
+    r_part record;
+BEGIN
+    FOR r_part IN
+        SELECT p.part, p.wide_table, array_agg(c.ord ORDER BY c.ord) AS ords, array_agg(format('w.%I::text', c.wide_column) ORDER BY c.ord) AS cells
+        FROM pymig.part AS p JOIN pymig.channel AS c USING (source, entity, part)
+        WHERE p.source = p_source.source AND p.entity = p_entity.entity
+        GROUP BY p.part, p.wide_table
+        ORDER BY p.part
+    LOOP
+        -- OFFSET 0: pulled up, the tree would be copied into each column that is made of it.
+        RETURN NEXT format(
+            'SELECT %s, true
+             FROM pymig.channel AS c CROSS JOIN %I.%I AS w
+             CROSS JOIN LATERAL (SELECT %s AS value OFFSET 0) AS v
+             CROSS JOIN LATERAL (SELECT %s AS kind OFFSET 0) AS k
+             WHERE c.source = %L AND c.entity = %L AND c.part = %s AND v.value IS NOT NULL%s',
+            v_columns, p_source.wide_schema, r_part.wide_table, pymig._value_tree_sql(r_part.ords, r_part.cells), pymig._kind_sql(),
+            p_source.source, p_entity.entity, r_part.part, v_route);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._compat_branch_sql(pymig.source, pymig.entity) IS
+    'SELECTs of the compat view that unpivot the wide tables of an entity, one a part. A channel is found in the catalog first, so one of a thousand costs one cell a row.';
+
+-- sql/core/functions/_compat_columns_sql.sql
+CREATE OR REPLACE FUNCTION pymig._compat_columns_sql(p_source pymig.source, p_entity text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('(%s)::%s AS %I', CASE
+        WHEN a.attname = p_source.entity_column THEN quote_literal(p_entity)
+        WHEN a.attname = p_source.channel_column THEN 'c.channel'
+        WHEN a.attname = p_source.time_column THEN format('w.%I', p_source.time_column)
+        WHEN a.attname = p_source.format_column THEN format('CASE k.kind %s END',
+            (SELECT string_agg(format('WHEN %L THEN %L', s.kind, s.format), ' ') FROM pymig._kind_slots(p_source) AS s))
+        WHEN a.attname = ANY (p_source.value_columns) THEN coalesce(
+            (SELECT format('CASE WHEN k.kind = ANY (%L) THEN v.value END', array_agg(s.kind)) FROM pymig._kind_slots(p_source) AS s
+             WHERE s.value_column = a.attname HAVING count(*) > 0), 'NULL')
+        ELSE 'NULL' END, format_type(a.atttypid, a.atttypmod), a.attname), ', ' ORDER BY a.attnum)
+    FROM pg_attribute AS a
+    WHERE a.attrelid = p_source.narrow AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+COMMENT ON FUNCTION pymig._compat_columns_sql(pymig.source, text) IS
+    'Select list of the compat view for an entity that is read from wide: all columns of the narrow table; NULL where wide does not keep them.';
+
+-- sql/core/functions/_create_compat_view.sql
+CREATE OR REPLACE FUNCTION pymig._create_compat_view(p_source text, p_of text DEFAULT NULL, p_is_out boolean DEFAULT false)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_narrow text;
+    v_wide text;
+    v_columns text;
+    v_condition text;
+BEGIN
+    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = p_source;
+    IF v_source.compat_view IS NULL OR p_of IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_of AND e.routing IN ('wide', 'percent')) THEN
+        RETURN;
+    END IF;
+    SELECT string_agg(format('n.%I', a.attname), ', ' ORDER BY a.attnum), string_agg(format('u.%I', a.attname), ', ' ORDER BY a.attnum)
+    INTO v_narrow, v_columns
+    FROM pg_attribute AS a WHERE a.attrelid = v_source.narrow AND a.attnum > 0 AND NOT a.attisdropped;
+    SELECT string_agg(format(' AND (u.is_wide OR u.%1$I <> %2$L OR u.%1$I IS NULL%3$s)', v_source.entity_column, e.entity,
+            CASE e.routing WHEN 'percent' THEN format(' OR (SELECT NOT pymig._routes_wide(%s))', e.routing_percent) END), '' ORDER BY e.entity),
+        string_agg(b.branches, '' ORDER BY e.entity)
+    INTO v_condition, v_wide
+    FROM pymig.entity AS e
+    CROSS JOIN LATERAL (SELECT string_agg(' UNION ALL ' || b.branch, '') FROM pymig._compat_branch_sql(v_source, e) AS b (branch)) AS b (branches)
+    WHERE e.source = p_source AND e.routing IN ('wide', 'percent') AND NOT (p_is_out AND e.entity = p_of);
+    -- While no entity is read from wide it is the narrow table by another name, and costs nothing. Afterwards the condition stands outside:
+    -- so the planner takes the narrow table for a member of the union, and leaves it out where the entity that is asked for contradicts it.
+    EXECUTE format('CREATE OR REPLACE VIEW %s AS ', v_source.compat_view) || CASE
+        WHEN v_wide IS NULL THEN format('SELECT %s FROM %s AS n', v_narrow, v_source.narrow)
+        ELSE format('SELECT %s FROM (SELECT %s, false AS is_wide FROM %s AS n%s) AS u WHERE true%s', v_columns, v_narrow, v_source.narrow, v_wide, v_condition) END;
+END
+$$;
+COMMENT ON FUNCTION pymig._create_compat_view(text, text, boolean) IS
+    'Makes the compat view of a source anew, if one was asked for, by the routing its entities have now. p_of: only if it shows the wide tables of this entity; p_is_out: and without them, since they are about to change.';
+
 -- sql/core/functions/_create_entity.sql
 CREATE OR REPLACE FUNCTION pymig._create_entity(p_source pymig.source, p_entity text, p_allow_scan boolean)
 RETURNS void
@@ -1603,6 +1699,25 @@ $$;
 COMMENT ON FUNCTION pymig._discover_channels(pymig.source, text, boolean) IS
     'All channels of an entity, and the native kinds of value seen in them (all rows, or the latest 100 of each where channels are read by key).';
 
+-- sql/core/functions/_drop_compat_view.sql
+CREATE OR REPLACE FUNCTION pymig._drop_compat_view(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_source.compat_view IS NOT NULL THEN
+        EXECUTE format('DROP VIEW IF EXISTS %s', p_source.compat_view);
+        UPDATE pymig.source AS s SET compat_view = NULL WHERE s.source = p_source.source;
+    END IF;
+EXCEPTION
+    WHEN dependent_objects_still_exist THEN
+        RAISE EXCEPTION 'something depends on %', p_source.compat_view
+            USING ERRCODE = 'PM015', DETAIL = SQLERRM, HINT = 'Drop what depends on it, then repeat this.';
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_compat_view(pymig.source) IS 'Drops the compat view of a source, where there is one. PM015 where something depends on it.';
+
 -- sql/core/functions/_drop_promotions.sql
 CREATE OR REPLACE FUNCTION pymig._drop_promotions(p_source pymig.source, p_entity text, p_channels text[])
 RETURNS void
@@ -1682,6 +1797,7 @@ DECLARE
     v_parts text := (SELECT string_agg(format('%I.%I', p_source.wide_schema, p.wide_table), ', ')
                      FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity);
 BEGIN
+    PERFORM pymig._create_compat_view(p_source.source, p_entity, p_is_out => true);
     PERFORM pymig._drop_rw_views(p_source, p_entity);
     IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                WHERE n.nspname = p_source.wide_schema AND c.relname = v_name AND c.relkind = 'v') THEN
@@ -2368,7 +2484,7 @@ BEGIN
     EXECUTE format('DELETE FROM pymig.%I AS d WHERE d.entity = $1', p_source.source || '_todo') USING p_entity;
     UPDATE pymig.entity AS e SET
         state = 'rolled_back', is_adopted = false, strategy = 'auto', wide_table = NULL, first_bucket = NULL, last_bucket = NULL, next_bucket = NULL, repair_from = NULL,
-        estimated_rows = NULL, moved_rows = NULL, last_error = NULL, started_at = NULL, backfilled_at = NULL, verified_at = NULL, cut_over_at = NULL, is_held = false, state_changed_at = now()
+        estimated_rows = NULL, moved_rows = NULL, last_error = NULL, started_at = NULL, backfilled_at = NULL, verified_at = NULL, cut_over_at = NULL, is_held = false, routing = 'narrow', routing_percent = NULL, state_changed_at = now()
     WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'rolled_back';
     IF FOUND THEN
         PERFORM pymig._note('INFO', p_source.source, p_entity, 'rolled back', 'Its wide tables are gone; the narrow table was never changed.');
@@ -2888,6 +3004,39 @@ AS $$
     END
 $$;
 COMMENT ON FUNCTION pymig._kind_of(oid) IS 'Type of a value column -> the native column type that holds it without loss.';
+
+-- sql/core/functions/_kind_slots.sql
+CREATE OR REPLACE FUNCTION pymig._kind_slots(p_source pymig.source, OUT kind text, OUT format text, OUT value_column text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT ON (k.kind) k.kind, v.format, v.value_column
+    FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS k (kind)
+    JOIN pymig._value_columns(p_source) AS v ON v.kind = k.kind
+    ORDER BY k.kind, v.ord
+$$;
+COMMENT ON FUNCTION pymig._kind_slots(pymig.source) IS 'For each native type the value column that takes it, and the format that says so.';
+
+-- sql/core/functions/_kind_sql.sql
+CREATE OR REPLACE FUNCTION pymig._kind_sql()
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Text that does not look like its channel's kind would be an error of the cast: it is what has drifted, and goes the way of text.
+    SELECT $kind$CASE
+        WHEN c.column_type <> 'text' THEN c.column_type
+        WHEN c.kind IN ('float8', 'numeric') THEN CASE WHEN v.value ~* '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$|^([+-]?inf(inity)?|nan)$' THEN c.kind ELSE 'text' END
+        WHEN c.kind = 'int8' THEN CASE WHEN v.value ~ '^[+-]?[0-9]{1,18}$' THEN c.kind
+            WHEN v.value ~ '^[+-]?[0-9]+$' AND v.value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN c.kind ELSE 'text' END
+        WHEN c.kind = 'bool' THEN CASE WHEN v.value IN ('true', 'false') THEN c.kind ELSE 'text' END
+        ELSE coalesce(c.kind, 'text') END$kind$
+$$;
+COMMENT ON FUNCTION pymig._kind_sql() IS
+    'SQL expression over a row c of pymig.channel and a text v.value: the native type to give the value back in.';
 
 -- sql/core/functions/_lag_by_entity.sql
 CREATE OR REPLACE FUNCTION pymig._lag_by_entity(
@@ -4327,6 +4476,54 @@ $$;
 COMMENT ON FUNCTION pymig._queue_repairs(pymig.source) IS
     'Goes on queueing every bucket, with rows on the narrow or the wide side, of the entities that are to be repaired.';
 
+-- sql/core/functions/_read_both.sql
+CREATE OR REPLACE FUNCTION pymig._read_both(
+    p_source pymig.source, p_entity text, p_channels text[], p_from text, p_to text)
+RETURNS TABLE (channel text, "time" text, value text, kind text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_narrow text := pymig._read_narrow_sql(p_source, p_entity, p_channels, p_from, p_to);
+    v_wide text := pymig._read_wide_sql(p_source, p_entity, p_channels, p_from, p_to);
+    v_started timestamptz := clock_timestamp();
+    v_narrow_ms double precision;
+    v_wide_ms double precision;
+    v_cells bigint;
+    v_found record;
+BEGIN
+    RETURN QUERY EXECUTE v_narrow;
+    GET DIAGNOSTICS v_cells = ROW_COUNT;
+    v_narrow_ms := extract(epoch FROM clock_timestamp() - v_started) * 1000;
+    -- A standby, a read-only transaction, a reader without the right to write it down: it is a read all the same.
+    IF current_setting('transaction_read_only')::boolean OR NOT has_table_privilege('pymig.shadow_read', 'INSERT') THEN
+        RETURN;
+    END IF;
+    v_started := clock_timestamp();
+    EXECUTE format('SELECT count(w.value) FROM (%s) AS w', v_wide) INTO v_wide_ms;
+    v_wide_ms := extract(epoch FROM clock_timestamp() - v_started) * 1000;
+    -- One statement, one snapshot: a difference whose key is not pending in it is real (R29).
+    EXECUTE format(
+        'WITH n AS MATERIALIZED (SELECT n.channel, n.time, n.value FROM (%1$s) AS n), w AS MATERIALIZED (SELECT w.channel, w.time, w.value FROM (%2$s) AS w),
+         difference AS MATERIALIZED (
+             SELECT d.* FROM (
+                 SELECT ''narrow'' AS side, o.* FROM (TABLE n EXCEPT ALL TABLE w) AS o
+                 UNION ALL SELECT ''wide'', o.* FROM (TABLE w EXCEPT ALL TABLE n) AS o) AS d
+             WHERE NOT EXISTS (SELECT FROM pymig.%3$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %5$L AND (%6$s)::text = d.time)
+               AND NOT EXISTS (SELECT FROM pymig.%4$I AS p WHERE p.entity = %5$L AND p.bucket = %8$s
+                   AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE (%7$s)::text = d.time))))
+         SELECT (SELECT count(*) FROM difference) AS differences,
+             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample',
+        v_narrow, v_wide, p_source.source || '_pending', p_source.source || '_todo', p_entity,
+        pymig._grain_sql(p_source, 'p.time'), pymig._grain_sql(p_source, 'k.time'), pymig._bucket_sql(p_source, format('d.time::%s', p_source.time_type)))
+    INTO v_found;
+    INSERT INTO pymig.shadow_read (source, entity, channels, from_time, to_time, cells, differences, sample, narrow_ms, wide_ms)
+    VALUES (p_source.source, p_entity, p_channels, p_from, p_to, v_cells, v_found.differences, v_found.sample, v_narrow_ms, v_wide_ms);
+END
+$$;
+COMMENT ON FUNCTION pymig._read_both(pymig.source, text, text[], text, text) IS
+    'read() with routing shadow: returns the narrow side, and records in pymig.shadow_read how the wide side differs, and how long each took.';
+
 -- sql/core/functions/_read_grants.sql
 CREATE OR REPLACE FUNCTION pymig._read_grants(p_source pymig.source, p_entity text)
 RETURNS text[]
@@ -4354,6 +4551,73 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._read_grants(pymig.source, text) IS
     'The GRANTs by which others read the relation with the entity''s name, or columns of it: to be repeated on the view that takes its place.';
+
+-- sql/core/functions/_read_narrow_sql.sql
+CREATE OR REPLACE FUNCTION pymig._read_narrow_sql(
+    p_source pymig.source, p_entity text, p_channels text[], p_from text, p_to text)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_types text[] := coalesce(pymig._column_types(p_source.source, p_entity), '{text}');
+    v_condition text := 'true';
+BEGIN
+    IF p_from IS NOT NULL THEN
+        v_condition := v_condition || format(' AND n.raw_time >= %L::%s', p_from, p_source.time_type);
+    END IF;
+    IF p_to IS NOT NULL AND p_source.grain_ticks IS NULL THEN
+        v_condition := v_condition || format(' AND n.raw_time < %L::%s', p_to, p_source.time_type);
+    END IF;
+    IF p_source.grain_ticks IS NOT NULL THEN
+        -- Of samples that became one row, its time decides.
+        v_condition := v_condition || format(' AND n.time >= %L::%s AND n.time < %L::%2$s',
+            coalesce(p_from, '-infinity'), p_source.time_type, coalesce(p_to, 'infinity'));
+    END IF;
+    IF p_channels IS NOT NULL THEN
+        v_condition := v_condition || format(' AND n.channel = ANY (%L::%s[])', p_channels, pymig._type_name(p_source, p_source.channel_column));
+    END IF;
+    -- A channel that has no column yet has no type it would have to fit, either.
+    RETURN format('SELECT x.channel, x.time::text AS time, x.value, x.kind
+                   FROM (SELECT x.channel, x.time, x.kind, CASE WHEN x.ord IS NULL THEN x.as_text ELSE (%s)::text END AS value FROM (%s) AS x) AS x
+                   WHERE x.value IS NOT NULL',
+        pymig._value_sql('x', v_types),
+        pymig._cells_sql(p_source, p_entity, v_condition, false,
+            ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t) UNION SELECT 'as_text') || 'kind'::text));
+END
+$$;
+COMMENT ON FUNCTION pymig._read_narrow_sql(pymig.source, text, text[], text, text) IS
+    'SELECT of cells (channel, time, value as text, kind) from the narrow table, by the same rules as the wide table is made. NULL: all channels, no bound.';
+
+-- sql/core/functions/_read_wide_sql.sql
+CREATE OR REPLACE FUNCTION pymig._read_wide_sql(
+    p_source pymig.source, p_entity text, p_channels text[], p_from text, p_to text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Only the parts that have one of the channels, and of them only its columns.
+    SELECT coalesce(string_agg(format(
+        'SELECT v.channel, w.%1$I::text AS time, v.value, v.kind
+         FROM %2$I.%3$I AS w CROSS JOIN LATERAL (VALUES %4$s) AS v (channel, value, kind)
+         WHERE v.value IS NOT NULL%5$s%6$s',
+        p_source.time_column, p_source.wide_schema, c.wide_table, c.cells,
+        CASE WHEN p_from IS NOT NULL THEN format(' AND w.%I >= %L::%s', p_source.time_column, p_from, p_source.time_type) END,
+        CASE WHEN p_to IS NOT NULL THEN format(' AND w.%I < %L::%s', p_source.time_column, p_to, p_source.time_type) END), ' UNION ALL ' ORDER BY c.part),
+        'SELECT NULL::text, NULL::text, NULL::text, NULL::text WHERE false')
+    FROM (
+        SELECT p.part, p.wide_table,
+            string_agg(format('(%L, w.%I::text, %L)', c.channel, c.wide_column,
+                CASE c.column_type WHEN 'text' THEN coalesce(c.kind, 'text') ELSE c.column_type END), ', ' ORDER BY c.ord) AS cells
+        FROM pymig.channel AS c JOIN pymig.part AS p USING (source, entity, part)
+        WHERE c.source = p_source.source AND c.entity = p_entity AND (p_channels IS NULL OR c.channel = ANY (p_channels))
+        GROUP BY p.part, p.wide_table
+    ) AS c
+$$;
+COMMENT ON FUNCTION pymig._read_wide_sql(pymig.source, text, text[], text, text) IS
+    'SELECT of cells (channel, time, value as text, kind) from the wide tables. NULL: all channels, no bound.';
 
 -- sql/core/functions/_recompute.sql
 CREATE OR REPLACE FUNCTION pymig._recompute(
@@ -4870,6 +5134,19 @@ $$;
 COMMENT ON FUNCTION pymig._rotate_pending(pymig.source) IS
     'Truncates the pending table that is not being filled once it is empty; else, where the one being filled has grown beyond rotate_above, lets the triggers fill the other. Both also where a table is not in the tablespace it should be in. Lets the triggers off asking for the size once there is room again. In a transaction of its own at READ COMMITTED, which commits without waiting. Never waits for a lock.';
 
+-- sql/core/functions/_routes_wide.sql
+CREATE OR REPLACE FUNCTION pymig._routes_wide(p_percent int)
+RETURNS boolean
+LANGUAGE sql
+STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A backend's start and number together are never used twice.
+    SELECT abs(hashtextextended(format('%s %s', pg_backend_pid(), a.backend_start), 0) % 100) < p_percent
+    FROM pg_stat_get_activity(pg_backend_pid()) AS a
+$$;
+COMMENT ON FUNCTION pymig._routes_wide(int) IS 'Is this session one of so many of a hundred? The same for all of the session''s life.';
+
 -- sql/core/functions/_row_cells.sql
 CREATE OR REPLACE FUNCTION pymig._row_cells(
     p_source text, p_entity text, p_row json, OUT channel text, OUT wide_column text, OUT column_type text, OUT kind text, OUT value text)
@@ -4970,6 +5247,25 @@ END
 $$;
 COMMENT ON FUNCTION pymig._serve_partition(pymig.source, interval) IS
     'The next step for the next partition, in a transaction of its own: arm a new one; queue what wide has in its range, then what it has itself; take the triggers from one that is gone. false: nothing is due.';
+
+-- sql/core/functions/_set_routing.sql
+CREATE OR REPLACE FUNCTION pymig._set_routing(p_source text, p_entity text, p_routing text, p_percent int DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE pymig.entity AS e SET routing = p_routing, routing_percent = p_percent
+    WHERE e.source = p_source AND e.entity = p_entity AND (e.routing, e.routing_percent) IS DISTINCT FROM (p_routing, p_percent::smallint);
+    IF FOUND THEN
+        PERFORM pymig._create_compat_view(p_source);
+        PERFORM pymig._note('INFO', p_source, p_entity, 'routing set', format('It is read from %s.', CASE p_routing
+            WHEN 'percent' THEN format('wide by %s of 100 sessions, else from narrow', p_percent)
+            WHEN 'shadow' THEN 'both sides, which are compared, and narrow is returned' ELSE p_routing END));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._set_routing(text, text, text, int) IS 'Sets where an entity is read from, and makes the compat view anew, which waits for its readers.';
 
 -- sql/core/functions/_slot_columns.sql
 CREATE OR REPLACE FUNCTION pymig._slot_columns(p_source pymig.source, OUT i bigint, OUT name text, OUT value text)
@@ -5123,7 +5419,8 @@ DECLARE
 BEGIN
     SELECT c.oid INTO v_view FROM pg_class AS c
     WHERE c.oid = to_regclass(format('%I.%I', p_source.wide_schema, v_name)) AND c.relkind = 'v';
-    v_ours := v_view || ARRAY(SELECT format('%I.%I', p_source.wide_schema, v.name)::regclass FROM pymig._rw_views(p_source, p_entity) AS v WHERE v.is_there);
+    v_ours := v_view || ARRAY(SELECT format('%I.%I', p_source.wide_schema, v.name)::regclass FROM pymig._rw_views(p_source, p_entity) AS v WHERE v.is_there)
+        || to_regclass(p_source.compat_view);
     FOR r_column IN
         SELECT m.channel, d.dependents
         FROM pymig.promotion AS m
@@ -5155,6 +5452,7 @@ BEGIN
          INSERT INTO pymig.%I (entity, bucket, times, recorded_at) SELECT DISTINCT $2, f.bucket, NULL::%s[], now() FROM fitting AS f',
         p_source.source || '_todo', p_source.time_type)
     USING p_source.source, p_entity, v_channels;
+    PERFORM pymig._create_compat_view(p_source.source, p_entity, p_is_out => true);
     v_rw_grants := pymig._drop_rw_views(p_source, p_entity);
     IF v_view IS NOT NULL THEN
         EXECUTE format('DROP VIEW %s', v_view);
@@ -5176,6 +5474,7 @@ BEGIN
         END LOOP;
     END IF;
     PERFORM pymig._create_rw_views(p_source, p_entity, v_rw_grants);
+    PERFORM pymig._create_compat_view(p_source.source, p_entity);
     PERFORM pymig._note('INFO', p_source.source, p_entity, 'columns promoted', v_said);
     RETURN cardinality(v_channels);
 END
@@ -5324,6 +5623,7 @@ BEGIN
     UPDATE pymig.entity AS e SET state = 'cut_over', cut_over_at = now(), is_held = false, state_changed_at = now()
     WHERE e.source = p_source.source AND e.entity = p_entity.entity;
     PERFORM pymig._create_rw_views(p_source, p_entity.entity);
+    PERFORM pymig._set_routing(p_source.source, p_entity.entity, 'wide');
     PERFORM pymig._note('INFO', p_source.source, p_entity.entity, 'cut over', format('Readers are routed to the wide table%s.',
         CASE WHEN p_source.grain_ticks IS NULL THEN format('; %s can be written, too', (SELECT string_agg(format('%I.%I', p_source.wide_schema, v.name), ', ')
             FROM pymig._rw_views(p_source, p_entity.entity) AS v)) ELSE '; with a time grain it can''t be written in the wide shape' END));
@@ -5430,6 +5730,24 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._value_slots(pymig.source, text, text[], text[], text[], text[]) IS
     'Where the narrow table takes the values of these channels: value column and format. p_kinds, p_formats: of the narrow rows that are there now, NULL where there is none. kind NULL: a value that its channel can''t have.';
+
+-- sql/core/functions/_value_tree_sql.sql
+CREATE OR REPLACE FUNCTION pymig._value_tree_sql(p_ords int[], p_values text[])
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN cardinality(p_ords) <= 4 THEN
+            (SELECT format('CASE c.ord %s END', string_agg(format('WHEN %s THEN %s', o.ord, o.value), ' ' ORDER BY o.ord)) FROM unnest(p_ords, p_values) AS o (ord, value))
+        ELSE format('CASE WHEN c.ord <= %s THEN %s ELSE %s END', p_ords[cardinality(p_ords) / 2],
+            pymig._value_tree_sql(p_ords[:cardinality(p_ords) / 2], p_values[:cardinality(p_ords) / 2]),
+            pymig._value_tree_sql(p_ords[cardinality(p_ords) / 2 + 1:], p_values[cardinality(p_ords) / 2 + 1:]))
+    END
+$$;
+COMMENT ON FUNCTION pymig._value_tree_sql(int[], text[]) IS
+    'SQL expression: of ascending numbers that of c.ord, found by halving: ten comparisons for 1,000 columns, where a plain CASE takes 500.';
 
 -- sql/core/functions/_verify_no_time_sql.sql
 CREATE OR REPLACE FUNCTION pymig._verify_no_time_sql(p_source pymig.source, p_entity text)
@@ -5922,6 +6240,42 @@ $$;
 COMMENT ON FUNCTION pymig.progress(text, text) IS
     'How far backfill and verification of one entity are; cheap enough to ask twice a second. Verification counts buckets since the last pass that succeeded.';
 
+-- sql/core/functions/read.sql
+CREATE OR REPLACE FUNCTION pymig.read(
+    p_entity text, p_channels text[] DEFAULT NULL, p_from text DEFAULT NULL, p_to text DEFAULT NULL, p_source text DEFAULT NULL)
+RETURNS TABLE (channel text, "time" text, value text, kind text)
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity pymig.entity;
+BEGIN
+    SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = p_entity;
+    IF NOT FOUND THEN
+        v_entity.entity := pymig._canonical_entity(v_source, p_entity);
+        v_entity.routing := 'narrow';
+    END IF;
+    IF v_entity.routing = 'shadow' THEN
+        RETURN QUERY SELECT s.* FROM pymig._read_both(v_source, v_entity.entity, p_channels, p_from, p_to) AS s;
+    ELSIF v_entity.routing = 'wide' OR v_entity.routing = 'percent' AND pymig._routes_wide(v_entity.routing_percent) THEN
+        RETURN QUERY EXECUTE pymig._read_wide_sql(v_source, v_entity.entity, p_channels, p_from, p_to);
+    ELSE
+        RETURN QUERY EXECUTE pymig._read_narrow_sql(v_source, v_entity.entity, p_channels, p_from, p_to);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig.read(text, text[], text, text, text) IS
+    'Cells of an entity in the narrow shape, from wherever its routing says: channel, time and value as text, and the kind of value (float8, int8, bool, text, numeric, jsonb). p_channels NULL: all; p_from, p_to: from this time on, before that one; NULL: no bound. One row a cell that is not NULL, in no promised order; rows that lost the tie-break or are in quarantine are no cells. '
+    'Example: SELECT * FROM pymig.read(''SHIP1'', ''{/a,/b}'', ''2024-01-01'', ''2024-01-02'')';
+
 -- sql/core/functions/resolve_entities.sql
 CREATE OR REPLACE FUNCTION pymig.resolve_entities(
     p_entities text, p_source text DEFAULT NULL, p_allow_scan boolean DEFAULT false, OUT entity text, OUT estimated_rows bigint)
@@ -6268,7 +6622,7 @@ DECLARE
                      FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (cell_type));
 BEGIN
     RETURN format(
-        'CREATE VIEW pymig.%I AS
+        'CREATE VIEW pymig.%I WITH (security_invoker = true) AS
          SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s, %s AS kind, %s AS fault, to_jsonb(n.*) AS narrow_row
          FROM %s AS n',
         p_source.source || '_cell', p_source.entity_column, p_source.channel_column, p_source.time_column,
@@ -7606,6 +7960,38 @@ $$;
 COMMENT ON PROCEDURE pymig.certify(text, text) IS
     'Verifies an entity and, if every cell is equal, writes a row of pymig.certificate: what was compared, with digests, counts, position in the WAL and a hash of the code that keeps it so. PM013 where it does not verify, PM041 where something else is in the way. Example: CALL pymig.certify(''SHIP1'')';
 
+-- sql/core/procedures/create_compat_view.sql
+CREATE OR REPLACE PROCEDURE pymig.create_compat_view(p_source text DEFAULT NULL, p_name text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_view text;
+BEGIN
+    SELECT format('%I.%I', n.nspname, coalesce(p_name, c.relname || '_compat')) INTO v_view
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = v_source.narrow;
+    IF v_source.compat_view IS NOT NULL THEN
+        IF v_source.compat_view = v_view AND to_regclass(v_view) IS NOT NULL THEN
+            RETURN;
+        END IF;
+        PERFORM pymig._drop_compat_view(v_source);
+    END IF;
+    IF to_regclass(v_view) IS NOT NULL THEN
+        RAISE EXCEPTION 'the compat view would be %, and that name is taken', v_view
+            USING ERRCODE = 'PM014', HINT = 'Rename or drop that relation, or choose another p_name.';
+    END IF;
+    UPDATE pymig.source AS s SET compat_view = v_view WHERE s.source = v_source.source;
+    PERFORM pymig._create_compat_view(v_source.source);
+    EXECUTE format('COMMENT ON VIEW %s IS %L', v_view,
+        format('%s with the rows of each entity from where its routing says (pymig.routing). Read it in place of that table.', v_source.narrow));
+    PERFORM pymig._grant_like_narrow(v_source, v_view);
+    PERFORM pymig._note('INFO', v_source.source, NULL, 'compat view created', format('%s can be read in place of %s.', v_view, v_source.narrow));
+END
+$$;
+COMMENT ON PROCEDURE pymig.create_compat_view(text, text) IS
+    'Makes the view <narrow>_compat beside the narrow table, with the same columns: rows of entities that are routed to wide come from there, all others from the narrow table. Whoever may read the narrow table may read it. PM014 where the name is taken. Example: CALL pymig.create_compat_view()';
+
 -- sql/core/procedures/cut_over.sql
 CREATE OR REPLACE PROCEDURE pymig.cut_over(
     p_entity text, p_source text DEFAULT NULL, p_hold boolean DEFAULT false, p_lock_wait interval DEFAULT '10 minutes')
@@ -7666,6 +8052,17 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.cut_over(text, text, boolean, interval) IS
     'Makes the wide table of an entity what applications use: routes its readers there, makes the views that end in _rw, in which it can be written, and refuses other writes of the wide tables. Ingest goes on as before. Needs a fresh certificate. Drains what is pending first, then locks for 80 ms at most, in attempts for p_lock_wait. p_hold: does all of this but the last step, and waits until CALL pymig.release_cut_over(...). Run again it goes on, or does nothing. PM040, PM061. Example: CALL pymig.cut_over(''SHIP1'')';
+
+-- sql/core/procedures/drop_compat_view.sql
+CREATE OR REPLACE PROCEDURE pymig.drop_compat_view(p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._drop_compat_view(pymig._source(p_source));
+END
+$$;
+COMMENT ON PROCEDURE pymig.drop_compat_view(text) IS 'Drops the view <narrow>_compat. Example: CALL pymig.drop_compat_view()';
 
 -- sql/core/procedures/hold_cut_over.sql
 CREATE OR REPLACE PROCEDURE pymig.hold_cut_over(p_entity text, p_source text DEFAULT NULL)
@@ -7834,6 +8231,7 @@ CREATE OR REPLACE PROCEDURE pymig.reverify(p_source text DEFAULT NULL)
 LANGUAGE plpgsql
 AS $$
 DECLARE
+    c_shadow_reads constant int := 10000;
     c_slice constant interval := '1 second';
     v_source pymig.source;
     v_until timestamptz;
@@ -7844,6 +8242,12 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
     SET LOCAL synchronous_commit = off;
     PERFORM pymig._require_read_committed();
+    -- Housekeeping, as the worker comes by: nobody needs more than the newest.
+    DELETE FROM pymig.shadow_read AS r WHERE r.shadow_read <= (SELECT max(n.shadow_read) FROM pymig.shadow_read AS n) - c_shadow_reads;
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL synchronous_commit = off;
     FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
         v_until := clock_timestamp() + c_slice;
         LOOP
@@ -8022,6 +8426,61 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_retention(text, text) IS
     'What becomes of the wide rows when a partition of the narrow table is detached or dropped: drop (they go, too: wide stays equal to narrow) or keep (they stay as they are; narrow rows that come late in that range go to quarantine as closed_range). Back to drop, the wide tables follow the narrow one again: kept rows go, late ones come in. PM022 where keep can''t be had. Example: CALL pymig.set_retention(''keep'')';
+
+-- sql/core/procedures/set_routing.sql
+CREATE OR REPLACE PROCEDURE pymig.set_routing(
+    p_entity text, p_routing text, p_percent int DEFAULT NULL, p_source text DEFAULT NULL, p_lock_wait interval DEFAULT '10 minutes')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    c_lock_timeout constant interval := '80 ms';
+    v_source pymig.source;
+    v_entity pymig.entity;
+    v_started timestamptz := clock_timestamp();
+    v_attempt int := 0;
+    v_done boolean := false;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+    IF p_routing IS NULL OR p_routing NOT IN ('narrow', 'percent', 'wide', 'shadow') THEN
+        RAISE EXCEPTION 'routing is narrow, percent, wide or shadow, not %', quote_nullable(p_routing)
+            USING ERRCODE = 'PM007', HINT = 'percent: p_percent of 100 sessions read wide. shadow: pymig.read() reads both and compares.';
+    ELSIF (p_routing = 'percent') <> (p_percent IS NOT NULL) OR p_percent NOT BETWEEN 0 AND 100 THEN
+        RAISE EXCEPTION 'routing % does not go with p_percent %', p_routing, quote_nullable(p_percent)
+            USING ERRCODE = 'PM007', HINT = 'With percent, and only with it, give p_percent from 0 to 100.';
+    END IF;
+    WHILE NOT v_done LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', (extract(epoch FROM c_lock_timeout) * 1000)::int::text, true);
+            PERFORM pymig._lock_entity(v_source.source, v_entity.entity, p_exclusive => false);
+            v_entity := pymig._entity(v_source.source, v_entity.entity);
+            IF p_routing <> 'narrow' AND NOT (v_entity.verified_at IS NOT NULL AND pymig._is_backfilled(v_entity.state)) THEN
+                RAISE EXCEPTION '% is not verified, so it is read from narrow', quote_literal(v_entity.entity)
+                    USING ERRCODE = 'PM050', HINT = format('CALL pymig.verify(%L) first.', v_entity.entity);
+            END IF;
+            PERFORM pymig._set_routing(v_source.source, v_entity.entity, p_routing, p_percent);
+            v_done := true;
+        EXCEPTION
+            WHEN lock_not_available OR deadlock_detected THEN
+                v_attempt := v_attempt + 1;
+        END;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        IF NOT v_done AND clock_timestamp() - v_started > p_lock_wait THEN
+            RAISE EXCEPTION 'could not lock the compat view for a moment in % attempts', v_attempt
+                USING ERRCODE = 'PM005', HINT = 'Wait for its readers to end, or end them, and run the same command again.';
+        ELSIF NOT v_done THEN
+            PERFORM pg_sleep(least(0.1 * 1.5 ^ v_attempt, 2) * (0.5 + random()));
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_routing(text, text, int, text, interval) IS
+    'Where pymig.read() and the compat view take an entity''s rows from, at once and for every session: narrow; wide; percent (p_percent of 100 sessions from wide, each for all of its life); shadow (read() takes both, records differences and times in pymig.shadow_read, returns narrow). All but narrow need a verified entity (PM050). Example: CALL pymig.set_routing(''SHIP1'', ''percent'', 10)';
 
 -- sql/core/procedures/set_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.set_sync(
@@ -8273,6 +8732,7 @@ BEGIN
         CALL pymig.roll_back(v_entity, v_source.source, p_lock_wait);
     END LOOP;
     CALL pymig._arm_source(v_source.source, false, p_lock_wait);
+    PERFORM pymig._drop_compat_view(v_source);
     PERFORM pymig._drop_source_objects(v_source);
     DELETE FROM pymig.source AS s WHERE s.source = v_source.source;
         COMMIT;
@@ -8393,6 +8853,28 @@ COMMENT ON COLUMN pymig.channel_map.column_type IS 'Its type.';
 -- sql/core/views/pending.sql
 -- Made by a routine, because it names the pending tables of every source.
 SELECT pymig._create_pending_view();
+
+-- sql/core/views/routing.sql
+CREATE OR REPLACE VIEW pymig.routing AS
+SELECT e.source, e.entity, e.state, e.routing, e.routing_percent AS percent,
+    r.reads AS shadow_reads, r.differing AS shadow_differing, r.narrow_ms, r.wide_ms
+FROM pymig.entity AS e
+LEFT JOIN LATERAL (
+    SELECT count(*) AS reads, count(*) FILTER (WHERE r.differences > 0) AS differing,
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY r.narrow_ms) AS narrow_ms, percentile_cont(0.5) WITHIN GROUP (ORDER BY r.wide_ms) AS wide_ms
+    FROM pymig.shadow_read AS r WHERE r.source = e.source AND r.entity = e.entity
+) AS r ON true
+WHERE e.wide_table IS NOT NULL;
+COMMENT ON VIEW pymig.routing IS 'Where each migrated entity is read from, and what shadow reads found.';
+COMMENT ON COLUMN pymig.routing.source IS 'Source.';
+COMMENT ON COLUMN pymig.routing.entity IS 'Entity.';
+COMMENT ON COLUMN pymig.routing.state IS 'Its state.';
+COMMENT ON COLUMN pymig.routing.routing IS 'narrow, percent, wide or shadow.';
+COMMENT ON COLUMN pymig.routing.percent IS 'Sessions of 100 that read wide, with percent.';
+COMMENT ON COLUMN pymig.routing.shadow_reads IS 'Shadow reads that are on record.';
+COMMENT ON COLUMN pymig.routing.shadow_differing IS 'Those that found a difference.';
+COMMENT ON COLUMN pymig.routing.narrow_ms IS 'Median milliseconds of their narrow side.';
+COMMENT ON COLUMN pymig.routing.wide_ms IS 'Median milliseconds of their wide side.';
 
 -- sql/core/views/status.sql
 CREATE OR REPLACE VIEW pymig.status AS

@@ -1,3 +1,3 @@
-CREATE VIEW pymig.awkward_cell AS
+CREATE VIEW pymig.awkward_cell WITH (security_invoker = true) AS
          SELECT n."select" AS entity, n."%1$s" AS channel, n."time'" AS raw_time, ((n."time'") / 1000 - ((n."time'") % 1000 < 0)::int) * 1000 AS time, n.seq AS tie_1, n."{v}" AS tie_2, CASE WHEN num_nonnulls(n."{v}") > 1 THEN NULL WHEN n."{v}" IS NOT NULL THEN (n."{v}")::text COLLATE "C" END AS as_text, NULL::float8 AS as_float8, NULL::int8 AS as_int8, NULL::bool AS as_bool, CASE WHEN num_nonnulls(n."{v}") > 1 THEN NULL WHEN n."{v}" IS NOT NULL THEN (n."{v}")::numeric END AS as_numeric, NULL::jsonb AS as_jsonb, CASE WHEN n."{v}" IS NOT NULL THEN 'numeric' END AS kind, CASE WHEN n."time'" IS NULL THEN 'no_time' WHEN n."%1$s" IS NULL THEN 'no_channel' WHEN num_nonnulls(n."{v}") > 1 THEN 'several_values' END AS fault, to_jsonb(n.*) AS narrow_row
          FROM "it's 1"""."%I; --" AS n

@@ -34,7 +34,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
 .PHONY: help setup install uninstall plan migrate verify status worker certify cutover routing rollback demo stop clean \
-    test lint format bench bench-quick bench-sync soak stress faults docs
+    test lint format bench bench-quick bench-sync bench-read soak stress faults docs
 
 help: ## This list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
@@ -131,6 +131,9 @@ bench-quick: $(SETUP_BENCH) ## The same on a small table, for a look
 bench-sync: $(SETUP_BENCH) ## What sync costs ingest, and its lag; on quiet cores (ARGS= for both)
 	@$(PY) -m bench sync $(ARGS)
 	@$(PY) -m bench lag $(ARGS)
+
+bench-read: $(SETUP_BENCH) ## What read() and the compat view cost, beside queries by hand
+	@$(PY) -m bench read $(ARGS)
 
 soak: $(SETUP) ## Everything at once for MINUTES= from SEED=; HOLD= seconds: arming behind long sessions
 	@$(PY) -m tests.soak $(if $(MINUTES),--minutes "$$MINUTES") $(if $(SEED),--seed "$$SEED") \

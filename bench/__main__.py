@@ -1,4 +1,4 @@
-"""`python -m bench [backfill|sync|lag|queries|axes|beyond] [--quick]`: see bench/README.md."""
+"""`python -m bench [backfill|sync|lag|queries|read|axes|beyond] [--quick]`: see bench/README.md."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import axes, backfill, beyond, chart, lag, queries, report, sync
+from bench import axes, backfill, beyond, chart, lag, queries, read, report, sync
 from bench.server import connect, load, server
 from pymig.server import Cluster
 
@@ -65,13 +65,14 @@ def arguments() -> argparse.Namespace:
         "sync": 100,
         "lag": 200,
         "queries": 30 * 86400 // QUERY_STEP,
+        "read": 240 if args.quick else 5760,
         "axes": 0,
         "beyond": 2000 if args.quick else 100_000,
     }
     args.channels = args.channels or (100 if args.quick else 1000)
     args.times = args.times or times[args.suite]
     args.repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
-    args.ships = args.ships or {"lag": 5, "queries": 2, "beyond": 1}.get(args.suite, 4)
+    args.ships = args.ships or {"lag": 5, "queries": 2, "read": 2, "beyond": 1}.get(args.suite, 4)
     args.types = args.types or ["native", "text"]
     args.seconds = args.seconds or (10 if args.quick else 30)
     args.step = QUERY_STEP if args.suite == "queries" else 15
@@ -125,6 +126,19 @@ def measure_queries(
     return report.query_table(data)
 
 
+def measure_read(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """The doors for readers, beside queries by hand."""
+    found = read.run(url, args.times, args.step, args.types[0], args.repeats, say)
+    for title, taken in found.items():
+        data["figures"][title] = {
+            side: report.ratios({side: taken[side], base: taken[base]}, base)[side]
+            for side, base in read.SIDES.items()
+        }
+    return report.read_table(data)
+
+
 def measure_axes(
     args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
 ) -> str:
@@ -153,6 +167,7 @@ MEASURES = {
     "sync": measure_sync,
     "lag": measure_lag,
     "queries": measure_queries,
+    "read": measure_read,
     "axes": measure_axes,
     "beyond": measure_beyond,
 }

@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bench import lag, queries, sync
+from bench import lag, queries, read, sync
 
 LAG = ("lag_p50", "lag_p99", "lag_max")
 LATENCY = ("ingest_p50", "ingest_p99", "ingest_max")
@@ -149,6 +149,27 @@ def query_table(data: dict[str, Any]) -> str:
     narrow, wide = figures["narrow_bytes"], figures["wide_bytes"]
     size = f"{narrow / 1e6:,.0f} MB | {wide / 1e6:,.0f} MB | {narrow / wide:.1f}"
     return "\n".join([*lines, f"| size of the ship with indexes | {size} |"])
+
+
+def read_table(data: dict[str, Any]) -> str:
+    """Sides as rows, spans as columns; the base of each side is 1."""
+    spans: dict[str, dict[str, Figure]] = data["figures"]
+    lines = ["| | " + " | ".join(spans) + " |", "|---|" + "--:|" * len(spans)]
+    for side, base in read.SIDES.items():
+        cells = [
+            f"1 ({_time(figures[side]['seconds'])})" if side == base else _spread(figures[side])
+            for figures in spans.values()
+        ]
+        lines.append(f"| {side} | {' | '.join(cells)} |")
+    lines.append("")
+    for side, goal in read.GOALS.items():
+        for title, figures in spans.items():
+            ratio = figures[side]["ratio"]
+            lines.append(
+                f"- {side} ÷ {read.SIDES[side]}, {title}: goal ≤ {goal}: {ratio:.2f}, "
+                f"{_met(ratio <= goal)}"
+            )
+    return "\n".join(lines)
 
 
 def _spread(figure: Figure) -> str:

@@ -522,6 +522,50 @@ def release(ship: Ship, source: Source = None) -> None:
             _say(f"{name}: released")
 
 
+@app.command(epilog="Example: pymig finalize --ship SHIP1 --keep '2 days'")
+def finalize(
+    ship: Ship,
+    keep: Annotated[str, typer.Option("--keep", help="Interval: older narrow rows are retired.")],
+    archive: Annotated[
+        bool, typer.Option(help="Keep what is retired in the table <narrow table>_archive.")
+    ] = True,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds between two buckets.")] = 0,
+    source: Source = None,
+) -> None:
+    """Retire old narrow rows of ships that are cut over; the wide tables keep theirs."""
+    options = _options(source=source)
+    with _session() as session:
+        for name in _migrated(ship, options):
+            session.call(
+                "finalize",
+                p_entity=name,
+                p_keep=keep,
+                p_source=options.source,
+                p_archive=archive,
+                p_pause=f"{pause} seconds",
+            )
+            _say(f"{name}: finalized; narrow rows older than {keep} are retired")
+
+
+@app.command("restore-narrow", epilog="Example: pymig restore-narrow --ship SHIP1")
+def restore_narrow(
+    ship: Ship,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds between two buckets.")] = 0,
+    source: Source = None,
+) -> None:
+    """Bring the narrow rows back that finalize retired, from the archive or from wide."""
+    options = _options(source=source)
+    with _session() as session:
+        for name in _migrated(ship, options):
+            session.call(
+                "restore_narrow",
+                p_entity=name,
+                p_source=options.source,
+                p_pause=f"{pause} seconds",
+            )
+            _say(f"{name}: the narrow table has all of it again")
+
+
 @app.command(epilog="Example: pymig rollback --ship SHIP1")
 def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = LOCK_WAIT) -> None:
     """Drop the wide tables of ships and stop their sync; the narrow table was never changed."""

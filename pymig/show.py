@@ -15,6 +15,7 @@ from rich.text import Text
 from pymig.db import Row
 
 _COLOURS: Final = {
+    "finalized": "bold green",
     "cut_over": "bold green",
     "verified": "green",
     "backfilled": "cyan",

@@ -60,6 +60,7 @@ def _migrate_adopted(session: db.Session, source: str | None) -> None:
         with suppress(PymigError):
             session.call("migrate_adopted", p_source=source)
             session.call("reverify", p_source=source)
+            session.call("retire", p_source=source)
         session.stop.wait(_ADOPT_SECONDS)
 
 

@@ -37,7 +37,8 @@ CREATE TABLE pymig.source (
     verify_budget real NOT NULL DEFAULT 0.05 CHECK (verify_budget BETWEEN 0 AND 1),
     verify_after timestamptz,
     certificate_age interval CHECK (certificate_age > interval '0'),
-    compat_view text
+    compat_view text,
+    archive_table text
 );
 COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities, set_retention and set_queue; the lost_ columns by the worker.';
 COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
@@ -76,13 +77,14 @@ COMMENT ON COLUMN pymig.source.type_drift IS 'What becomes of values that do not
 COMMENT ON COLUMN pymig.source.verify_budget IS 'Share of one worker''s time that goes into verifying buckets again, for ever; 0: none.';
 COMMENT ON COLUMN pymig.source.verify_after IS 'Not before this time is the next one verified: the last ones used up the budget until then. NULL: at once.';
 COMMENT ON COLUMN pymig.source.certificate_age IS 'After this time a certificate is stale; NULL: never for its age.';
+COMMENT ON COLUMN pymig.source.archive_table IS 'Where finalize puts the narrow rows it deletes, qualified and quoted; NULL: nothing was archived yet.';
 COMMENT ON COLUMN pymig.source.compat_view IS 'The narrow-shaped view for applications that keep their SQL, qualified and quoted; NULL: none was asked for.';
 
 CREATE TABLE pymig.entity (
     source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,
     entity text NOT NULL,
     state text NOT NULL DEFAULT 'known' CHECK (state IN
-        ('known', 'planned', 'syncing', 'backfilled', 'verified', 'cut_over', 'failed', 'rolled_back')),
+        ('known', 'planned', 'syncing', 'backfilled', 'verified', 'cut_over', 'finalized', 'failed', 'rolled_back')),
     is_adopted boolean NOT NULL DEFAULT false,
     column_types text CHECK (column_types IN ('text', 'native')),
     strategy text NOT NULL DEFAULT 'auto'
@@ -102,6 +104,8 @@ CREATE TABLE pymig.entity (
     is_held boolean NOT NULL DEFAULT false,
     routing text NOT NULL DEFAULT 'narrow' CHECK (routing IN ('narrow', 'percent', 'wide', 'shadow')),
     routing_percent smallint CHECK (routing_percent BETWEEN 0 AND 100),
+    keep_narrow interval CHECK (keep_narrow >= interval '0'),
+    is_archived boolean NOT NULL DEFAULT true,
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
@@ -112,7 +116,7 @@ CREATE TABLE pymig.entity (
 COMMENT ON TABLE pymig.entity IS 'One row per entity: its state and settings. State changes only through the procedures.';
 COMMENT ON COLUMN pymig.entity.source IS 'Its source.';
 COMMENT ON COLUMN pymig.entity.entity IS 'Text form of the value in the entity column.';
-COMMENT ON COLUMN pymig.entity.state IS 'known (seen, not asked for) -> planned -> syncing -> backfilled -> verified -> cut_over; failed; rolled_back.';
+COMMENT ON COLUMN pymig.entity.state IS 'known (seen, not asked for) -> planned -> syncing -> backfilled -> verified -> cut_over -> finalized; failed; rolled_back.';
 COMMENT ON COLUMN pymig.entity.is_adopted IS 'The worker found it and migrates it by the policy auto.';
 COMMENT ON COLUMN pymig.entity.column_types IS 'text or native.';
 COMMENT ON COLUMN pymig.entity.strategy IS 'Pivot strategy of its chunks; auto measures the candidates on the first chunks.';
@@ -129,6 +133,8 @@ COMMENT ON COLUMN pymig.entity.backfilled_at IS 'When its last chunk was done.';
 COMMENT ON COLUMN pymig.entity.verified_at IS 'When it last verified without a difference.';
 COMMENT ON COLUMN pymig.entity.cut_over_at IS 'When it was cut over; since then it can be written in the wide shape.';
 COMMENT ON COLUMN pymig.entity.is_held IS 'Its cutover waits until release_cut_over.';
+COMMENT ON COLUMN pymig.entity.keep_narrow IS 'Narrow rows older than that are retired, once it is finalized.';
+COMMENT ON COLUMN pymig.entity.is_archived IS 'What is retired goes to the archive table; false: it is deleted.';
 COMMENT ON COLUMN pymig.entity.routing IS 'Where read() and the compat view take its rows from: narrow, wide, percent (so many of 100 sessions from wide), shadow (both, compared; narrow is returned).';
 COMMENT ON COLUMN pymig.entity.routing_percent IS 'Sessions of 100 that read wide, with routing percent.';
 COMMENT ON COLUMN pymig.entity.state_changed_at IS 'When the state last changed.';
@@ -446,18 +452,46 @@ CREATE TABLE pymig.closed_range (
     entity text NOT NULL,
     first_tick bigint NOT NULL,
     last_tick bigint NOT NULL,
-    partition_name text NOT NULL,
+    partition_name text,
     closed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (source, entity, first_tick, last_tick),
     FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
 );
-COMMENT ON TABLE pymig.closed_range IS 'Ranges whose partition is gone and whose wide rows are kept (retention keep): no recompute touches them.';
+COMMENT ON TABLE pymig.closed_range IS 'Ranges whose narrow rows are gone while their wide rows are kept, by the retention keep or by finalize: no recompute touches them.';
 COMMENT ON COLUMN pymig.closed_range.source IS 'Its source.';
 COMMENT ON COLUMN pymig.closed_range.entity IS 'Its entity.';
 COMMENT ON COLUMN pymig.closed_range.first_tick IS 'First tick that is closed.';
 COMMENT ON COLUMN pymig.closed_range.last_tick IS 'Last tick that is closed.';
-COMMENT ON COLUMN pymig.closed_range.partition_name IS 'The partition that had it.';
+COMMENT ON COLUMN pymig.closed_range.partition_name IS 'The partition that had it; NULL: it was retired by finalize, bucket by bucket.';
 COMMENT ON COLUMN pymig.closed_range.closed_at IS 'When it was closed.';
+
+CREATE TABLE pymig.retired_bucket (
+    source text NOT NULL,
+    entity text NOT NULL,
+    bucket bigint NOT NULL,
+    from_time text NOT NULL,
+    to_time text NOT NULL,
+    narrow_rows bigint NOT NULL,
+    cells bigint NOT NULL,
+    digest text,
+    is_archived boolean NOT NULL,
+    certificate bigint NOT NULL,
+    retired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, entity, bucket),
+    FOREIGN KEY (source, entity) REFERENCES pymig.entity ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.retired_bucket IS 'Buckets whose narrow rows finalize took away, each compared once more in the same transaction.';
+COMMENT ON COLUMN pymig.retired_bucket.source IS 'Its source.';
+COMMENT ON COLUMN pymig.retired_bucket.entity IS 'Its entity.';
+COMMENT ON COLUMN pymig.retired_bucket.bucket IS 'The bucket.';
+COMMENT ON COLUMN pymig.retired_bucket.from_time IS 'First time of the bucket.';
+COMMENT ON COLUMN pymig.retired_bucket.to_time IS 'Last time of the bucket.';
+COMMENT ON COLUMN pymig.retired_bucket.narrow_rows IS 'Narrow rows that were taken away.';
+COMMENT ON COLUMN pymig.retired_bucket.cells IS 'Cells of the wide tables they made.';
+COMMENT ON COLUMN pymig.retired_bucket.digest IS 'Digest of these cells, as in pymig.verification.';
+COMMENT ON COLUMN pymig.retired_bucket.is_archived IS 'The rows are in the archive table; false: only the wide tables have their values.';
+COMMENT ON COLUMN pymig.retired_bucket.certificate IS 'The certificate that counted then.';
+COMMENT ON COLUMN pymig.retired_bucket.retired_at IS 'When.';
 
 CREATE TABLE pymig.worker (
     worker text PRIMARY KEY,

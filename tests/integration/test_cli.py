@@ -187,6 +187,14 @@ def test_certified_and_cut_over(pymig: Pymig, conn: Connection) -> None:
     conn.execute(f"UPDATE {WIDE}_rw SET \"main/1\" = '7' WHERE created_time = '2024-01-01 01:00'")
     conn.execute("CALL pymig.sync_pending()")
     assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []
+    asked = ("finalize", "--ship", "imo1", "--keep")
+    assert_refused(pymig(*asked, "-1 days"), 2, "-1 days")
+    out = succeed(pymig(*asked, "0 days"))
+    assert out == "imo1: finalized; narrow rows older than 0 days are retired\n"
+    assert_refused(pymig("rollback", "--ship", "imo1"), 6, "restore_narrow")
+    out = succeed(pymig("restore-narrow", "--ship", "imo1"))
+    assert out == "imo1: the narrow table has all of it again\n"
+    assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []
     succeed(pymig("rollback", "--ship", "imo1"))
     assert "no: it was rolled back" in succeed(pymig("certificate"))
 

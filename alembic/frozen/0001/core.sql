@@ -184,6 +184,41 @@ $$;
 COMMENT ON FUNCTION pymig._add_promotions(pymig.source, text, text[], text[]) IS
     'Adds a new, empty column beside each of these channels'' own. From the commit on every recompute fills both. The caller holds the entity exclusively.';
 
+-- sql/core/functions/_begin_finalize.sql
+CREATE OR REPLACE FUNCTION pymig._begin_finalize(p_source pymig.source, p_entity pymig.entity, p_keep interval, p_archive boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_keep IS NULL OR p_keep < interval '0' THEN
+        RAISE EXCEPTION 'narrow rows can''t be kept for %', quote_nullable(p_keep)
+            USING ERRCODE = 'PM007', HINT = 'Give an interval, say 2 days: what is older is retired.';
+    ELSIF p_entity.state NOT IN ('cut_over', 'finalized') THEN
+        RAISE EXCEPTION '% is % and can be finalized once it is cut over', quote_literal(p_entity.entity), p_entity.state
+            USING ERRCODE = 'PM004', HINT = format('CALL pymig.cut_over(%L) first.', p_entity.entity);
+    ELSIF p_source.grain_ticks IS NOT NULL THEN
+        RAISE EXCEPTION 'narrow rows can''t be retired with a time grain: a late one would change a row whose others are gone'
+            USING ERRCODE = 'PM065', HINT = 'Keep them, or detach their partition.';
+    END IF;
+    PERFORM pymig._require_certificate(p_source, p_entity);
+    IF p_archive THEN
+        PERFORM pymig._create_archive(p_source);
+    END IF;
+    PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => false);
+    UPDATE pymig.entity AS e SET state = 'finalized', keep_narrow = p_keep, is_archived = p_archive,
+        state_changed_at = CASE e.state WHEN 'finalized' THEN e.state_changed_at ELSE now() END
+    WHERE e.source = p_source.source AND e.entity = p_entity.entity AND (e.state, e.keep_narrow, e.is_archived) IS DISTINCT FROM ('finalized', p_keep, p_archive);
+    IF FOUND THEN
+        PERFORM pymig._set_routing(p_source.source, p_entity.entity, 'wide');
+        PERFORM pymig._note('INFO', p_source.source, p_entity.entity, 'finalized',
+            format('Its narrow rows older than %s are %s.', p_keep, CASE WHEN p_archive THEN 'archived' ELSE 'deleted' END));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._begin_finalize(pymig.source, pymig.entity, interval, boolean) IS
+    'First step of finalize: state, archive table, routing. PM004, PM007, PM040, PM065.';
+
 -- sql/core/functions/_begin_promotions.sql
 CREATE OR REPLACE FUNCTION pymig._begin_promotions(p_source pymig.source, p_entity text)
 RETURNS int
@@ -222,6 +257,27 @@ END
 $$;
 COMMENT ON FUNCTION pymig._begin_promotions(pymig.source, text) IS
     'Begins to promote every column that has values in quarantine because of its type. Returns how many.';
+
+-- sql/core/functions/_begin_restore.sql
+CREATE OR REPLACE FUNCTION pymig._begin_restore(p_source pymig.source, p_entity pymig.entity)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- First of all, so that no worker retires what comes back.
+    PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => true);
+    UPDATE pymig.entity AS e SET state = 'cut_over', keep_narrow = NULL, state_changed_at = now()
+    WHERE e.source = p_source.source AND e.entity = p_entity.entity AND e.state = 'finalized';
+    IF FOUND THEN
+        PERFORM pymig._note('INFO', p_source.source, p_entity.entity, 'restore begun', 'Its narrow rows come back.');
+    ELSIF NOT EXISTS (SELECT FROM pymig.retired_bucket AS r WHERE r.source = p_source.source AND r.entity = p_entity.entity) THEN
+        RAISE EXCEPTION '% is % and has no narrow rows to bring back', quote_literal(p_entity.entity), p_entity.state
+            USING ERRCODE = 'PM004', HINT = 'Only what finalize retired can be restored.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._begin_restore(pymig.source, pymig.entity) IS 'First step of restore_narrow: nothing more of the entity is retired. PM004 where nothing was.';
 
 -- sql/core/functions/_blockers.sql
 CREATE OR REPLACE FUNCTION pymig._blockers(p_source pymig.source, p_channels int)
@@ -1205,6 +1261,31 @@ $$;
 COMMENT ON FUNCTION pymig._compat_columns_sql(pymig.source, text) IS
     'Select list of the compat view for an entity that is read from wide: all columns of the narrow table; NULL where wide does not keep them.';
 
+-- sql/core/functions/_create_archive.sql
+CREATE OR REPLACE FUNCTION pymig._create_archive(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_archive text := (SELECT format('%I.%I', n.nspname, left(c.relname, 55) || '_archive') FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                       WHERE c.oid = p_source.narrow);
+BEGIN
+    IF (SELECT to_regclass(s.archive_table) FROM pymig.source AS s WHERE s.source = p_source.source) IS NOT NULL THEN
+        RETURN;
+    ELSIF to_regclass(v_archive) IS NOT NULL THEN
+        RAISE EXCEPTION 'the archive table would be %, and that name is taken', v_archive
+            USING ERRCODE = 'PM014', HINT = 'Rename or drop that relation.';
+    END IF;
+    EXECUTE format('CREATE TABLE %s (LIKE %s)', v_archive, p_source.narrow);
+    EXECUTE format('CREATE INDEX ON %s (%I, %I)', v_archive, p_source.entity_column, p_source.time_column);
+    EXECUTE format('COMMENT ON TABLE %s IS %L', v_archive,
+        format('Rows of %s that pymig.finalize retired. Yours to move elsewhere; pymig.restore_narrow brings back what is in it.', p_source.narrow));
+    UPDATE pymig.source AS s SET archive_table = v_archive WHERE s.source = p_source.source;
+END
+$$;
+COMMENT ON FUNCTION pymig._create_archive(pymig.source) IS 'Makes the archive table of a source, with the narrow table''s columns and no constraints, where there is none. PM014 where its name is taken.';
+
 -- sql/core/functions/_create_compat_view.sql
 CREATE OR REPLACE FUNCTION pymig._create_compat_view(p_source text, p_of text DEFAULT NULL, p_is_out boolean DEFAULT false)
 RETURNS void
@@ -1389,7 +1470,7 @@ DECLARE
 BEGIN
     -- With a time grain a wide row is made of several times: which of them would a new value belong to?
     IF p_source.grain_ticks IS NOT NULL OR NOT EXISTS (SELECT FROM pymig.entity AS e
-        WHERE e.source = p_source.source AND e.entity = p_entity AND e.state = 'cut_over') THEN
+        WHERE e.source = p_source.source AND e.entity = p_entity AND e.state IN ('cut_over', 'finalized')) THEN
         RETURN;
     END IF;
     FOR r_view IN SELECT v.* FROM pymig._rw_views(p_source, p_entity) AS v LOOP
@@ -1698,6 +1779,29 @@ END
 $$;
 COMMENT ON FUNCTION pymig._discover_channels(pymig.source, text, boolean) IS
     'All channels of an entity, and the native kinds of value seen in them (all rows, or the latest 100 of each where channels are read by key).';
+
+-- sql/core/functions/_drop_archive.sql
+CREATE OR REPLACE FUNCTION pymig._drop_archive(p_source pymig.source)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is_empty boolean;
+BEGIN
+    IF to_regclass(p_source.archive_table) IS NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS a)', p_source.archive_table) INTO v_is_empty;
+    IF v_is_empty THEN
+        EXECUTE format('DROP TABLE %s', p_source.archive_table);
+    ELSE
+        RAISE WARNING '% still has rows and stays', p_source.archive_table
+            USING HINT = 'Nobody else has these rows: move them away before you drop it.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_archive(pymig.source) IS 'Drops the archive table of a source, unless it has rows.';
 
 -- sql/core/functions/_drop_compat_view.sql
 CREATE OR REPLACE FUNCTION pymig._drop_compat_view(p_source pymig.source)
@@ -2666,7 +2770,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = TG_ARGV[0] AND e.entity = TG_ARGV[1] AND e.state = 'cut_over') THEN
+    IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = TG_ARGV[0] AND e.entity = TG_ARGV[1] AND e.state IN ('cut_over', 'finalized')) THEN
         RAISE EXCEPTION '%.% is written by pymig alone', quote_ident(TG_TABLE_SCHEMA), quote_ident(TG_TABLE_NAME)
             USING ERRCODE = 'PM060', HINT = 'Write the same rows to its view that ends in _rw, or to the narrow table: both get here in a moment.';
     END IF;
@@ -2730,6 +2834,38 @@ $$;
 COMMENT ON FUNCTION pymig._has_older_snapshots(xid8) IS
     'Does any session read with a snapshot that is older than the end of this transaction? Sessions of other roles show it to members of pg_read_all_stats only.';
 
+-- sql/core/functions/_has_pending.sql
+CREATE OR REPLACE FUNCTION pymig._has_pending(p_source pymig.source, p_entity text, p_bucket bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_found boolean;
+    -- Keys of our own deletion are no news: recorded by a transaction that began at this microsecond and is no older than ours.
+    v_own text := pg_current_xact_id_if_assigned()::xid::text;
+BEGIN
+    EXECUTE format(
+        'SELECT EXISTS (SELECT FROM pymig.%1$I AS p WHERE %5$s) OR EXISTS (SELECT FROM pymig.%2$I AS p WHERE %5$s)
+             OR EXISTS (SELECT FROM pymig.%3$I AS d WHERE d.entity = %4$L AND d.bucket = %6$s)',
+        p_source.source || '_pending_1', p_source.source || '_pending_2', p_source.source || '_todo', p_entity,
+        format('(p.kind <> ''key'' OR p.entity::text = %1$L AND %2$s = %3$s)%4$s',
+            p_entity, pymig._bucket_sql(p_source, 'p.time'), p_bucket,
+            CASE WHEN v_own IS NOT NULL THEN format(' AND (p.recorded_at <> now() OR age(p.xmin) > age(%L::xid))', v_own) END), p_bucket)
+    INTO v_found;
+    RETURN v_found OR pymig._has_lost_keys(p_source);
+END
+$$;
+COMMENT ON FUNCTION pymig._has_pending(pymig.source, text, bigint) IS
+    'Is a key of this bucket pending that another transaction recorded, or may one have been lost?';
+
 -- sql/core/functions/_has_triggers.sql
 CREATE OR REPLACE FUNCTION pymig._has_triggers(p_source text, p_relation regclass)
 RETURNS boolean
@@ -2789,7 +2925,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     UPDATE pymig.entity AS e SET is_held = p_is_held
-    WHERE e.source = p_source AND e.entity = p_entity AND e.is_held <> p_is_held AND e.state <> 'cut_over';
+    WHERE e.source = p_source AND e.entity = p_entity AND e.is_held <> p_is_held AND e.state NOT IN ('cut_over', 'finalized');
     IF FOUND THEN
         PERFORM pymig._note('INFO', p_source, p_entity, CASE WHEN p_is_held THEN 'cutover held' ELSE 'cutover released' END,
             CASE WHEN p_is_held THEN 'Its cutover waits until it is released.' ELSE 'Its cutover may go on.' END);
@@ -2899,7 +3035,7 @@ RETURNS boolean
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT p_state IN ('backfilled', 'verified', 'cut_over')
+    SELECT p_state IN ('backfilled', 'verified', 'cut_over', 'finalized')
 $$;
 COMMENT ON FUNCTION pymig._is_backfilled(text) IS 'Does an entity of this state have all of its history in the wide table?';
 
@@ -2987,6 +3123,39 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_worn(pymig.source, text, boolean) IS
     'Is this pending table larger than rotate_above (where keys were lost: than nothing), or not in the tablespace it should be in?';
+
+-- sql/core/functions/_keep_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._keep_bucket(p_source pymig.source, p_entity pymig.entity)
+RETURNS bigint
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_now numeric := CASE p_source.time_type
+        WHEN 'bigint' THEN extract(epoch FROM now()) * CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
+        WHEN 'date' THEN pymig.tick_of(now()::date) ELSE pymig.tick_of(now()) END;
+    v_newest bigint;
+BEGIN
+    EXECUTE format('SELECT pymig.tick_of(max(w.%1$I)) FROM %2$I.%3$I AS w WHERE w.%1$I < %4$L::%5$s',
+        p_source.time_column, p_source.wide_schema,
+        (SELECT p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity.entity AND p.part = 1),
+        pymig.time_text(9223372036854775807, p_source.time_type), p_source.time_type)
+    INTO v_newest;
+    -- A ship that has been silent for a week keeps its last days; a row from the future does not make all others old.
+    RETURN pymig.bucket_of((least(v_newest, v_now) - CASE WHEN p_entity.keep_narrow > interval '0'
+        THEN pymig._ticks_of(p_entity.keep_narrow, p_source.time_type, p_source.time_unit) ELSE 0 END)::bigint, p_source.bucket_ticks);
+END
+$$;
+COMMENT ON FUNCTION pymig._keep_bucket(pymig.source, pymig.entity) IS
+    'First bucket of a finalized entity whose narrow rows are kept: that of its newest row, or of now if that is earlier, less what is to be kept.';
 
 -- sql/core/functions/_kind_of.sql
 CREATE OR REPLACE FUNCTION pymig._kind_of(p_type oid)
@@ -3089,6 +3258,17 @@ AS $$
     SELECT CASE p_time_type WHEN 'bigint' THEN 9223372036854775806 WHEN 'date' THEN 2145031948 ELSE 9223371331199999999 END
 $$;
 COMMENT ON FUNCTION pymig._last_tick(text) IS 'Tick of the last finite time of a time type.';
+
+-- sql/core/functions/_last_tick_of.sql
+CREATE OR REPLACE FUNCTION pymig._last_tick_of(p_source pymig.source, p_bucket bigint)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT least((p_bucket::numeric + 1) * p_source.bucket_ticks - 1, pymig._last_tick(p_source.time_type))::bigint
+$$;
+COMMENT ON FUNCTION pymig._last_tick_of(pymig.source, bigint) IS 'Last tick of a bucket (inclusive).';
 
 -- sql/core/functions/_layout.sql
 CREATE OR REPLACE FUNCTION pymig._layout(
@@ -4909,7 +5089,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF p_entity.state NOT IN ('verified', 'cut_over') THEN
+    IF p_entity.state NOT IN ('verified', 'cut_over', 'finalized') THEN
         RAISE EXCEPTION '% is % and can be cut over once it is verified', quote_literal(p_entity.entity), p_entity.state
             USING ERRCODE = 'PM004', HINT = format('CALL pymig.migrate(%L), then CALL pymig.certify(%1$L).', p_entity.entity);
     ELSIF p_entity.state = 'verified' THEN
@@ -4927,10 +5107,15 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_retired bigint := (SELECT count(*) FROM pymig.retired_bucket AS r WHERE r.source = p_source AND r.entity = p_entity);
     v_partitions text := (SELECT string_agg(c.partition_name, ', ' ORDER BY c.first_tick) FROM pymig.closed_range AS c
                           WHERE c.source = p_source AND c.entity = p_entity);
 BEGIN
-    IF v_partitions IS NOT NULL THEN
+    IF v_retired > 0 THEN
+        RAISE EXCEPTION 'the wide table of % has rows that the narrow table no longer has', quote_literal(p_entity)
+            USING ERRCODE = 'PM024', DETAIL = format('finalize retired %s buckets of it.', v_retired),
+            HINT = format('CALL pymig.restore_narrow(%L) brings them back; then roll back again.', p_entity);
+    ELSIF v_partitions IS NOT NULL THEN
         RAISE EXCEPTION 'the wide table of % has rows that the narrow table no longer has', quote_literal(p_entity)
             USING ERRCODE = 'PM024', DETAIL = format('They were kept when these partitions went: %s.', v_partitions),
             HINT = format('Copy them away if you need them, then CALL pymig.set_retention(''drop'', %L) and roll back again.', p_source);
@@ -5009,19 +5194,218 @@ BEGIN
                 USING ERRCODE = 'PM062', HINT = format('Set %I.', p_source.time_column);
         END IF;
         EXECUTE format(
-            'SELECT c.partition_name FROM pymig.closed_range AS c
+            'SELECT coalesce(c.partition_name, ''finalize'') FROM pymig.closed_range AS c
              WHERE c.source = $1 AND c.entity = $2 AND pymig.tick_of($3::%s) BETWEEN c.first_tick AND c.last_tick LIMIT 1', p_source.time_type)
         INTO v_closed
         USING p_source.source, p_entity, v_time;
         IF v_closed IS NOT NULL THEN
             RAISE EXCEPTION 'the row of % at % can''t be written: its narrow rows went with %', p_view, v_time, v_closed
-                USING ERRCODE = 'PM063', HINT = 'Only the wide table has it any more (retention keep), and that is left as it is.';
+                USING ERRCODE = 'PM063', HINT = 'Only the wide table has it any more (retention keep, or finalize: CALL pymig.restore_narrow(...)), and that is left as it is.';
         END IF;
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pymig._require_writable(pymig.source, text, regclass, text[]) IS
     'PM062 for a row without time, PM063 for one in a range whose narrow rows are gone.';
+
+-- sql/core/functions/_restore_next.sql
+CREATE OR REPLACE FUNCTION pymig._restore_next(p_source pymig.source, p_entity pymig.entity)
+RETURNS boolean
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_retired pymig.retired_bucket;
+    v_before bigint;
+    v_rows bigint;
+BEGIN
+    PERFORM pymig._require_read_committed();
+    SELECT r.* INTO v_retired FROM pymig.retired_bucket AS r
+    WHERE r.source = p_source.source AND r.entity = p_entity.entity ORDER BY r.bucket DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => false);
+    PERFORM pymig._lock_buckets(p_source.source, p_entity.entity, v_retired.bucket, v_retired.bucket);
+    v_rows := pymig._restore_rows(p_source, p_entity, v_retired);
+    SELECT r.bucket INTO v_before FROM pymig.retired_bucket AS r
+    WHERE r.source = p_source.source AND r.entity = p_entity.entity AND r.bucket < v_retired.bucket ORDER BY r.bucket DESC LIMIT 1;
+    IF v_before IS NULL THEN
+        DELETE FROM pymig.closed_range AS c WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.partition_name IS NULL;
+    ELSE
+        UPDATE pymig.closed_range AS c SET last_tick = pymig._last_tick_of(p_source, v_before)
+        WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.partition_name IS NULL;
+    END IF;
+    UPDATE pymig.quarantine AS q SET is_kept = false WHERE q.source = p_source.source AND q.entity = p_entity.entity AND q.bucket = v_retired.bucket;
+    DELETE FROM pymig.retired_bucket AS r WHERE r.source = p_source.source AND r.entity = p_entity.entity AND r.bucket = v_retired.bucket;
+    -- All of it, late rows that waited in quarantine, too, and gaps between the buckets.
+    PERFORM pymig._expand_range(p_source, p_entity.entity,
+        CASE WHEN v_before IS NULL THEN (-9223372036854775807) + 1 ELSE pymig._last_tick_of(p_source, v_before) + 1 END,
+        pymig._last_tick_of(p_source, v_retired.bucket));
+    IF v_rows < v_retired.narrow_rows AND v_retired.is_archived THEN
+        PERFORM pymig._note('WARNING', p_source.source, p_entity.entity, 'restored in part', format(
+            '%s of %s rows from %s to %s came back: of the others a newer one had come, or the archive no longer has them.',
+            v_rows, v_retired.narrow_rows, v_retired.from_time, v_retired.to_time));
+    END IF;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pymig._restore_next(pymig.source, pymig.entity) IS
+    'Brings the narrow rows of the newest retired bucket back and opens its range, in one transaction. false: none is left.';
+
+-- sql/core/functions/_restore_rows.sql
+CREATE OR REPLACE FUNCTION pymig._restore_rows(p_source pymig.source, p_entity pymig.entity, p_retired pymig.retired_bucket)
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_archive text := (SELECT s.archive_table FROM pymig.source AS s WHERE s.source = p_source.source);
+    v_columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute AS a
+                       WHERE a.attrelid = p_source.narrow AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '');
+    v_kept text := (SELECT string_agg(quote_ident(c.c), ', ') FROM unnest(
+                       ARRAY[p_source.entity_column, p_source.channel_column, p_source.time_column, p_source.format_column] || p_source.value_columns) AS c (c)
+                    WHERE c.c IS NOT NULL);
+    v_rows bigint := 0;
+BEGIN
+    IF p_retired.is_archived AND to_regclass(v_archive) IS NOT NULL THEN
+        -- What came for the same key meanwhile is newer.
+        EXECUTE format(
+            'WITH gone AS (DELETE FROM %s AS n WHERE n.%I = %L AND %s RETURNING n.*),
+                  back AS (INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %6$s FROM gone ON CONFLICT DO NOTHING RETURNING 1)
+             SELECT count(*) FROM back',
+            v_archive, p_source.entity_column, p_entity.entity,
+            pymig._time_condition(p_source, format('n.%I', p_source.time_column), p_retired.bucket, p_retired.bucket), p_source.narrow, v_columns)
+        INTO v_rows;
+    END IF;
+    IF v_rows = 0 AND p_retired.cells > 0 THEN
+        EXECUTE format(
+            'WITH back AS (INSERT INTO %s (%s) SELECT %2$s FROM (%s) AS n WHERE %s ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) FROM back',
+            p_source.narrow, v_kept, (SELECT string_agg(b.branch, ' UNION ALL ') FROM pymig._compat_branch_sql(p_source, p_entity) AS b (branch)),
+            pymig._time_condition(p_source, format('n.%I', p_source.time_column), p_retired.bucket, p_retired.bucket))
+        INTO v_rows;
+    END IF;
+    RETURN v_rows;
+END
+$$;
+COMMENT ON FUNCTION pymig._restore_rows(pymig.source, pymig.entity, pymig.retired_bucket) IS
+    'Inserts the narrow rows of a retired bucket: those of the archive, or else cells of the wide tables. Returns how many.';
+
+-- sql/core/functions/_retire_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._retire_bucket(p_source pymig.source, p_entity pymig.entity, p_bucket bigint)
+RETURNS text
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_found pymig.verification;
+    v_condition text := format('n.%I = %L AND %s', p_source.entity_column, p_entity.entity,
+        pymig._time_condition(p_source, format('n.%I', p_source.time_column), p_bucket, p_bucket));
+    v_rows bigint;
+    v_last_tick bigint := pymig._last_tick_of(p_source, p_bucket);
+BEGIN
+    PERFORM pymig._require_read_committed();
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._require_same_entity(p_entity);
+    PERFORM pymig._require_certificate(p_source, p_entity);
+    -- Until we commit nobody recomputes it, so what changes from here on is pending.
+    PERFORM pymig._lock_buckets(p_source.source, p_entity.entity, p_bucket, p_bucket);
+    IF pymig._has_pending(p_source, p_entity.entity, p_bucket) THEN
+        RETURN 'its keys are pending';
+    END IF;
+    v_found := pymig._compare_bucket(p_source, p_entity.entity, p_bucket);
+    IF NOT v_found.is_equal THEN
+        RAISE EXCEPTION '% differs from % to %, so its narrow rows stay', quote_literal(p_entity.entity), v_found.from_time, v_found.to_time
+            USING ERRCODE = 'PM065', HINT = format('CALL pymig.verify(%L, p_repair => true), then CALL pymig.certify(%1$L) and finalize again.', p_entity.entity);
+    END IF;
+    IF NOT p_source.reads_by_time THEN
+        v_condition := v_condition || format(' AND n.%I = ANY (ARRAY(SELECT v.v FROM pymig._channel_values(%L, %L) AS v (v))::%s[])',
+            p_source.channel_column, p_source.source, p_entity.entity, pymig._type_name(p_source, p_source.channel_column));
+    END IF;
+    EXECUTE CASE WHEN p_entity.is_archived
+        THEN format('WITH gone AS (DELETE FROM %s AS n WHERE %s RETURNING n.*), kept AS (INSERT INTO %s SELECT * FROM gone RETURNING 1) SELECT count(*) FROM kept',
+            p_source.narrow, v_condition, (SELECT s.archive_table FROM pymig.source AS s WHERE s.source = p_source.source))
+        ELSE format('WITH gone AS (DELETE FROM %s AS n WHERE %s RETURNING 1) SELECT count(*) FROM gone', p_source.narrow, v_condition) END
+    INTO v_rows;
+    -- What somebody changed between the comparison and the deletion has committed, and its keys with it: all of this is undone.
+    IF pymig._has_pending(p_source, p_entity.entity, p_bucket) THEN
+        RAISE EXCEPTION 'rows of % from % to % changed while they were retired', quote_literal(p_entity.entity), v_found.from_time, v_found.to_time
+            USING ERRCODE = '40001', HINT = 'It is tried again; nothing to do.';
+    END IF;
+    UPDATE pymig.quarantine AS q SET is_kept = true
+    WHERE q.source = p_source.source AND q.entity = p_entity.entity AND q.bucket = p_bucket AND q.reason <> 'recompute_failed';
+    UPDATE pymig.closed_range AS c SET last_tick = v_last_tick, closed_at = clock_timestamp()
+    WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.partition_name IS NULL;
+    IF NOT FOUND THEN
+        INSERT INTO pymig.closed_range (source, entity, first_tick, last_tick)
+        VALUES (p_source.source, p_entity.entity, (-9223372036854775807) + 1, v_last_tick);
+    END IF;
+    INSERT INTO pymig.retired_bucket (source, entity, bucket, from_time, to_time, narrow_rows, cells, digest, is_archived, certificate)
+    VALUES (p_source.source, p_entity.entity, p_bucket, v_found.from_time, v_found.to_time, v_rows, v_found.cells, v_found.digest, p_entity.is_archived,
+        (SELECT max(c.certificate) FROM pymig.certificate AS c WHERE c.source = p_source.source AND c.entity = p_entity.entity));
+    RETURN 'retired';
+EXCEPTION
+    WHEN serialization_failure OR lock_not_available OR deadlock_detected THEN
+        RETURN SQLERRM;
+END
+$$;
+COMMENT ON FUNCTION pymig._retire_bucket(pymig.source, pymig.entity, bigint) IS
+    'Takes the narrow rows of one bucket away, in one transaction: compares it, closes its range, archives and deletes. Whatever changes meanwhile undoes it. Returns retired, or why it has to wait. PM065 where it differs.';
+
+-- sql/core/functions/_retire_next.sql
+CREATE OR REPLACE FUNCTION pymig._retire_next(p_source text, p_entity text)
+RETURNS text
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity pymig.entity := pymig._entity(p_source, p_entity);
+    v_bucket bigint;
+BEGIN
+    IF v_entity.state <> 'finalized' THEN
+        RETURN 'done';
+    END IF;
+    -- From where the last one ended: a late row behind it is in quarantine, and stays. Infinite times are never old.
+    v_bucket := pymig._next_narrow_bucket(v_source, p_entity, coalesce(
+        (SELECT max(r.bucket) + 1 FROM pymig.retired_bucket AS r WHERE r.source = p_source AND r.entity = p_entity), (-9223372036854775807) + 1));
+    IF v_bucket IS NULL OR v_bucket >= pymig._keep_bucket(v_source, v_entity) THEN
+        RETURN 'done';
+    END IF;
+    RETURN pymig._retire_bucket(v_source, v_entity, v_bucket);
+END
+$$;
+COMMENT ON FUNCTION pymig._retire_next(text, text) IS
+    'Retires the next bucket of a finalized entity that is old enough. Returns retired, done, or why it has to wait.';
 
 -- sql/core/functions/_retry_failed_chunks.sql
 CREATE OR REPLACE FUNCTION pymig._retry_failed_chunks(p_source text, p_entity text)
@@ -5697,7 +6081,7 @@ AS $$
     UPDATE pymig.entity AS e SET
         state = CASE WHEN e.state = 'verified' THEN 'backfilled' ELSE e.state END, verified_at = NULL,
         state_changed_at = CASE WHEN e.state = 'verified' THEN now() ELSE e.state_changed_at END
-    WHERE e.source = p_source AND e.entity = coalesce(p_entity, e.entity) AND e.state IN ('verified', 'cut_over')
+    WHERE e.source = p_source AND e.entity = coalesce(p_entity, e.entity) AND e.state IN ('verified', 'cut_over', 'finalized')
 $$;
 COMMENT ON FUNCTION pymig._unverify(text, text, text) IS 'Takes the state verified and the certificate from an entity, or from all of a source (NULL), for a reason (no full stop). One that is cut over stays so, but is not verified.';
 
@@ -8026,7 +8410,7 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
         v_entity := pymig._entity(v_source.source, v_entity.entity);
-        EXIT WHEN v_entity.state = 'cut_over';
+        EXIT WHEN v_entity.state IN ('cut_over', 'finalized');
         PERFORM pymig._require_cuttable(v_source, v_entity);
         IF v_entity.is_held THEN
                 COMMIT;
@@ -8063,6 +8447,54 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig.drop_compat_view(text) IS 'Drops the view <narrow>_compat. Example: CALL pymig.drop_compat_view()';
+
+-- sql/core/procedures/finalize.sql
+CREATE OR REPLACE PROCEDURE pymig.finalize(
+    p_entity text, p_keep interval, p_source text DEFAULT NULL, p_archive boolean DEFAULT true, p_pause interval DEFAULT '0')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entity pymig.entity;
+    v_outcome text;
+    v_waits int := 0;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+    PERFORM pymig._begin_finalize(v_source, v_entity, p_keep, p_archive);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    LOOP
+        v_outcome := pymig._retire_next(v_source.source, v_entity.entity);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN v_outcome = 'done';
+        IF v_outcome = 'retired' THEN
+            v_waits := 0;
+            PERFORM pg_sleep(extract(epoch FROM p_pause));
+        ELSE
+            -- Its keys are pending: somebody corrects old rows just now.
+            v_waits := v_waits + 1;
+            IF v_waits > 100 THEN
+                RAISE EXCEPTION 'a bucket of % can''t be retired: %', quote_literal(v_entity.entity), v_outcome
+                    USING ERRCODE = 'PM061', HINT = 'What was retired stays so. Remove the cause and run the same command again; a worker goes on by itself.';
+            END IF;
+            CALL pymig.sync_pending(v_source.source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+            PERFORM pg_sleep(0.1);
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig.finalize(text, interval, text, boolean, interval) IS
+    'Makes the narrow table an inbox for an entity that is cut over and certified: rows older than p_keep (before the newest one, or now) go to <narrow>_archive, a bucket a transaction, compared once more before it goes; the wide tables keep theirs. Ingest goes on unchanged, and workers go on retiring. p_archive false: deleted instead, so that columns wide does not keep are lost. p_pause: between buckets. Run again it goes on, or changes p_keep. PM040, PM061, PM065. Example: CALL pymig.finalize(''SHIP1'', ''2 days'')';
 
 -- sql/core/procedures/hold_cut_over.sql
 CREATE OR REPLACE PROCEDURE pymig.hold_cut_over(p_entity text, p_source text DEFAULT NULL)
@@ -8226,6 +8658,79 @@ $$;
 COMMENT ON PROCEDURE pymig.release_cut_over(text, text) IS
     'Lets the cutover of an entity go on that was held back. Example: CALL pymig.release_cut_over(''SHIP1'')';
 
+-- sql/core/procedures/restore_narrow.sql
+CREATE OR REPLACE PROCEDURE pymig.restore_narrow(p_entity text, p_source text DEFAULT NULL, p_pause interval DEFAULT '0')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entity pymig.entity;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+    PERFORM pymig._begin_restore(v_source, v_entity);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    WHILE pymig._restore_next(v_source, v_entity) LOOP
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        PERFORM pg_sleep(extract(epoch FROM p_pause));
+    END LOOP;
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    CALL pymig.sync_pending(v_source.source);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig.restore_narrow(text, text, interval) IS
+    'The inverse of finalize: brings the narrow rows of an entity back, the newest bucket first, a bucket a transaction; from the archive table, and where nothing was archived from the wide tables (then without the columns wide does not keep, rows whose value was NULL, and rows that lost the tie-break). Run again it goes on. The entity is cut_over again. Example: CALL pymig.restore_narrow(''SHIP1'')';
+
+-- sql/core/procedures/retire.sql
+CREATE OR REPLACE PROCEDURE pymig.retire(p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    c_slice constant interval := '1 second';
+    v_until timestamptz := clock_timestamp() + c_slice;
+    r_entity record;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    FOR r_entity IN
+        SELECT e.source, e.entity FROM pymig.entity AS e
+        WHERE e.state = 'finalized' AND e.source = coalesce(p_source, e.source) ORDER BY random()
+    LOOP
+        LOOP
+            EXIT WHEN clock_timestamp() > v_until;
+            BEGIN
+                EXIT WHEN pymig._retire_next(r_entity.source, r_entity.entity) <> 'retired';
+            EXCEPTION
+                WHEN SQLSTATE 'PM040' OR SQLSTATE 'PM065' OR SQLSTATE 'PM004' THEN
+                    PERFORM pymig._note_once('WARNING', r_entity.source, 'not retired', format('Narrow rows of %s stay: %s.', quote_literal(r_entity.entity), SQLERRM));
+                    EXIT;
+            END;
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        END LOOP;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig.retire(text) IS
+    'Goes on retiring narrow rows of finalized entities that have become old enough, for a second at most. `pymig worker` and run_worker call it again and again. Example: CALL pymig.retire()';
+
 -- sql/core/procedures/reverify.sql
 CREATE OR REPLACE PROCEDURE pymig.reverify(p_source text DEFAULT NULL)
 LANGUAGE plpgsql
@@ -8339,6 +8844,10 @@ BEGIN
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+            CALL pymig.retire(p_source);
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
         END IF;
         EXIT WHEN clock_timestamp() + p_poll >= v_until;
         PERFORM pg_sleep(extract(epoch FROM p_poll));
@@ -8417,9 +8926,11 @@ BEGIN
     UPDATE pymig.source AS s SET retention = p_policy WHERE s.source = v_source.source;
     IF p_policy = 'drop' THEN
         PERFORM pymig._expand_range(v_source, c.entity, c.first_tick, c.last_tick)
-        FROM pymig.closed_range AS c WHERE c.source = v_source.source;
-        DELETE FROM pymig.closed_range AS c WHERE c.source = v_source.source;
-        UPDATE pymig.quarantine AS q SET is_kept = false WHERE q.source = v_source.source AND q.is_kept;
+        FROM pymig.closed_range AS c WHERE c.source = v_source.source AND c.partition_name IS NOT NULL;
+        DELETE FROM pymig.closed_range AS c WHERE c.source = v_source.source AND c.partition_name IS NOT NULL;
+        UPDATE pymig.quarantine AS q SET is_kept = false
+        WHERE q.source = v_source.source AND q.is_kept AND NOT EXISTS (
+            SELECT FROM pymig.retired_bucket AS r WHERE r.source = q.source AND r.entity = q.entity AND r.bucket = q.bucket);
     END IF;
     PERFORM pymig._note('INFO', v_source.source, NULL, 'policy set', format('Wide rows of partitions that are gone: %s.', p_policy));
 END
@@ -8460,6 +8971,10 @@ BEGIN
             IF p_routing <> 'narrow' AND NOT (v_entity.verified_at IS NOT NULL AND pymig._is_backfilled(v_entity.state)) THEN
                 RAISE EXCEPTION '% is not verified, so it is read from narrow', quote_literal(v_entity.entity)
                     USING ERRCODE = 'PM050', HINT = format('CALL pymig.verify(%L) first.', v_entity.entity);
+            END IF;
+            IF v_entity.state = 'finalized' AND p_routing <> 'wide' THEN
+                RAISE EXCEPTION '% is finalized: the narrow table no longer has all of it', quote_literal(v_entity.entity)
+                    USING ERRCODE = 'PM050', HINT = format('CALL pymig.restore_narrow(%L) first.', v_entity.entity);
             END IF;
             PERFORM pymig._set_routing(v_source.source, v_entity.entity, p_routing, p_percent);
             v_done := true;
@@ -8733,6 +9248,7 @@ BEGIN
     END LOOP;
     CALL pymig._arm_source(v_source.source, false, p_lock_wait);
     PERFORM pymig._drop_compat_view(v_source);
+    PERFORM pymig._drop_archive(v_source);
     PERFORM pymig._drop_source_objects(v_source);
     DELETE FROM pymig.source AS s WHERE s.source = v_source.source;
         COMMIT;
@@ -8929,7 +9445,7 @@ LEFT JOIN lag AS l ON l.source = e.source AND l.entity = e.entity;
 COMMENT ON VIEW pymig.status IS 'A row per entity: how far it is and how it does.';
 COMMENT ON COLUMN pymig.status.source IS 'Source.';
 COMMENT ON COLUMN pymig.status.entity IS 'Entity.';
-COMMENT ON COLUMN pymig.status.state IS 'known, planned, syncing, backfilled, verified, cut_over, failed or rolled_back.';
+COMMENT ON COLUMN pymig.status.state IS 'known, planned, syncing, backfilled, verified, cut_over, finalized, failed or rolled_back.';
 COMMENT ON COLUMN pymig.status.rows_done IS 'Narrow rows the chunks have moved.';
 COMMENT ON COLUMN pymig.status.rows_estimated IS 'Narrow rows in all, by the planner''s estimate at the start.';
 COMMENT ON COLUMN pymig.status.percent IS 'Share of the time range that is moved, in percent.';

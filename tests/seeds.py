@@ -19,15 +19,19 @@ from psycopg import sql
 
 from pymig.server import Cluster
 from tests.stress import Config, StressError, run_stress
+from tests.stress_cut_over import compare_doors, cut_over, settle
 
 
-def one(cluster: Cluster, seed: int, seconds: float) -> dict[str, int] | str:
+def one(cluster: Cluster, seed: int, seconds: float, cut: bool) -> dict[str, int] | str:
     """Run a seed in a database of its own: what happened, or the report of what went wrong."""
     name = f"seed_{seed}"
     with psycopg.connect(cluster.url(), autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
-            return run_stress(Config(cluster.url(name), seed, seconds))
+            config = Config(cluster.url(name), seed, seconds)
+            return (
+                run_stress(config, cut_over, settle, compare_doors) if cut else run_stress(config)
+            )
         except StressError as error:
             return str(error)
         finally:
@@ -48,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.seeds", description=__doc__)
     parser.add_argument("--seeds", default="1-100", help="a number, or first-last")
     parser.add_argument("--seconds", type=float, default=2.0, help="load per seed")
+    parser.add_argument("--cut-over", action="store_true", help="with all that follows a cutover")
     parser.add_argument("--jobs", type=int, default=2, help="seeds at once")
     given = parser.parse_args(arguments)
     first, _, last = given.seeds.partition("-")
@@ -60,7 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
         cluster.start()
         print(f"PostgreSQL {cluster.server_version}, {given.jobs} seeds at once", flush=True)
         with ProcessPoolExecutor(given.jobs) as pool:
-            jobs = {pool.submit(one, cluster, seed, given.seconds): seed for seed in seeds}
+            jobs = {
+                pool.submit(one, cluster, seed, given.seconds, given.cut_over): seed
+                for seed in seeds
+            }
             for job in as_completed(jobs):
                 result = job.result()
                 if isinstance(result, str):

@@ -5344,6 +5344,8 @@ BEGIN
         v_condition := v_condition || format(' AND n.%I = ANY (ARRAY(SELECT v.v FROM pymig._channel_values(%L, %L) AS v (v))::%s[])',
             p_source.channel_column, p_source.source, p_entity.entity, pymig._type_name(p_source, p_source.channel_column));
     END IF;
+    -- Shorter than deadlock_timeout: where we and a writer want each other's rows, it is never the writer who is ended.
+    PERFORM set_config('lock_timeout', '500ms', true);
     EXECUTE CASE WHEN p_entity.is_archived
         THEN format('WITH gone AS (DELETE FROM %s AS n WHERE %s RETURNING n.*), kept AS (INSERT INTO %s SELECT * FROM gone RETURNING 1) SELECT count(*) FROM kept',
             p_source.narrow, v_condition, (SELECT s.archive_table FROM pymig.source AS s WHERE s.source = p_source.source))

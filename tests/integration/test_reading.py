@@ -274,6 +274,28 @@ def test_spans_of_a_grain_of_epochs(db: Database) -> None:
     assert all(int(line.split(": ")[1]) < 10 for line in removed), plan
 
 
+@pytest.mark.parametrize("grain", ["NULL", "'1 s'"])
+def test_rows_without_time_or_channel_are_no_cells(db: Database, grain: LiteralString) -> None:
+    """They are in quarantine, and the narrow side leaves them out as the wide side has to."""
+    conn = db.connect()
+    conn.execute("SET TimeZone = 'UTC'")
+    conn.execute("CREATE TABLE holes (ship text, ch text, at timestamptz, v float8)")
+    conn.execute("CREATE INDEX ON holes (ship, at)")
+    conn.execute(
+        f"CALL pymig.register_source('n', 'holes', 'ship', 'ch', 'at', '{{v}}', p_tie_break => '{{v}}', p_time_grain => {grain})"
+    )
+    conn.execute(
+        "INSERT INTO holes VALUES ('X', 'c', '2024-01-01', 1), ('X', 'c', NULL, 2), ('X', NULL, '2024-01-01', 3), ('X', 'c', 'infinity', 4)"
+    )
+    conn.execute("CALL pymig.migrate('X')")
+    first, last = ("c", "2024-01-01 00:00:00+00", "1"), ("c", "infinity", "4")
+    for routing in ("narrow", "wide", "shadow"):
+        _route(conn, "X", routing)
+        assert _read(conn, "X") == Counter([first, last]), routing
+        assert _read(conn, "X", None, "-infinity", "infinity") == Counter([first]), routing
+    assert conn.execute("SELECT sum(differences)::int FROM pymig.shadow_read").fetchone() == (0,)
+
+
 def _plan(conn: psycopg.Connection[Any], query: LiteralString) -> str:
     return json.dumps(conn.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").fetchall()[0][0])
 

@@ -4742,7 +4742,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_types text[] := coalesce(pymig._column_types(p_source.source, p_entity), '{text}');
-    v_condition text := 'true';
+    -- Without a time or a channel it is no cell; it is in quarantine.
+    v_condition text := 'n.raw_time IS NOT NULL AND n.channel IS NOT NULL';
 BEGIN
     IF p_from IS NOT NULL THEN
         v_condition := v_condition || format(' AND n.raw_time >= %L::%s', p_from, p_source.time_type);

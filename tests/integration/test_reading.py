@@ -232,6 +232,70 @@ def test_compat_view_of_drifted_text(db: Database) -> None:
     assert conn.execute(query).fetchall() == [("abc", None, "String")]
 
 
+def test_spans_of_a_grain_of_epochs(db: Database) -> None:
+    """Each bound alone, none, and bounds off the grid; and the narrow index is left at the end of the span."""
+    conn = db.connect()
+    conn.execute(
+        "CREATE TABLE ticks (ship text, ch text, at bigint, v float8, PRIMARY KEY (ship, ch, at))"
+    )
+    conn.execute(
+        "CALL pymig.register_source('n', 'ticks', 'ship', 'ch', 'at', '{v}', p_time_unit => 'ms', p_time_grain => '1 s')"
+    )
+    conn.execute(
+        "INSERT INTO ticks SELECT 'X', 'c', g * 250, g FROM generate_series(0, 19999) AS g"
+    )
+    conn.execute("ANALYZE ticks")
+    conn.execute("CALL pymig.migrate('X')")
+    spans = [
+        (None, None),
+        (None, 3000),
+        (4990000, None),
+        (1500, 3500),
+        (1000, 3000),
+        (0, 2**63 - 1),
+    ]
+    for routing in ("narrow", "wide", "shadow"):
+        _route(conn, "X", routing)
+        for first, last in spans:
+            expected = Counter(
+                ("c", str(row * 1000), str(row * 4 + 3))
+                for row in range(5000)
+                if (first is None or row * 1000 >= first) and (last is None or row * 1000 < last)
+            )
+            bounds = (None if bound is None else str(bound) for bound in (first, last))
+            assert _read(conn, "X", ["c"], *bounds) == expected, (routing, first, last)
+    assert conn.execute("SELECT sum(differences)::int FROM pymig.shadow_read").fetchone() == (0,)
+    found = conn.execute(
+        "SELECT pymig._read_narrow_sql(s, 'X', '{c}', '1000', '3000') FROM pymig.source AS s"
+    ).fetchone()
+    assert found is not None
+    plan = conn.execute(f"EXPLAIN (ANALYZE) {found[0]}".encode()).fetchall()
+    removed = [line for (line,) in plan if "Rows Removed by Filter" in line]
+    assert all(int(line.split(": ")[1]) < 10 for line in removed), plan
+
+
+@pytest.mark.parametrize("grain", ["NULL", "'1 s'"])
+def test_rows_without_time_or_channel_are_no_cells(db: Database, grain: LiteralString) -> None:
+    """They are in quarantine, and the narrow side leaves them out as the wide side has to."""
+    conn = db.connect()
+    conn.execute("SET TimeZone = 'UTC'")
+    conn.execute("CREATE TABLE holes (ship text, ch text, at timestamptz, v float8)")
+    conn.execute("CREATE INDEX ON holes (ship, at)")
+    conn.execute(
+        f"CALL pymig.register_source('n', 'holes', 'ship', 'ch', 'at', '{{v}}', p_tie_break => '{{v}}', p_time_grain => {grain})"
+    )
+    conn.execute(
+        "INSERT INTO holes VALUES ('X', 'c', '2024-01-01', 1), ('X', 'c', NULL, 2), ('X', NULL, '2024-01-01', 3), ('X', 'c', 'infinity', 4)"
+    )
+    conn.execute("CALL pymig.migrate('X')")
+    first, last = ("c", "2024-01-01 00:00:00+00", "1"), ("c", "infinity", "4")
+    for routing in ("narrow", "wide", "shadow"):
+        _route(conn, "X", routing)
+        assert _read(conn, "X") == Counter([first, last]), routing
+        assert _read(conn, "X", None, "-infinity", "infinity") == Counter([first]), routing
+    assert conn.execute("SELECT sum(differences)::int FROM pymig.shadow_read").fetchone() == (0,)
+
+
 def _plan(conn: psycopg.Connection[Any], query: LiteralString) -> str:
     return json.dumps(conn.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").fetchall()[0][0])
 

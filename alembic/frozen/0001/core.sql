@@ -4742,7 +4742,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_types text[] := coalesce(pymig._column_types(p_source.source, p_entity), '{text}');
-    v_condition text := 'true';
+    -- Without a time or a channel it is no cell; it is in quarantine.
+    v_condition text := 'n.raw_time IS NOT NULL AND n.channel IS NOT NULL';
 BEGIN
     IF p_from IS NOT NULL THEN
         v_condition := v_condition || format(' AND n.raw_time >= %L::%s', p_from, p_source.time_type);
@@ -4750,10 +4751,15 @@ BEGIN
     IF p_to IS NOT NULL AND p_source.grain_ticks IS NULL THEN
         v_condition := v_condition || format(' AND n.raw_time < %L::%s', p_to, p_source.time_type);
     END IF;
-    IF p_source.grain_ticks IS NOT NULL THEN
-        -- Of samples that became one row, its time decides.
-        v_condition := v_condition || format(' AND n.time >= %L::%s AND n.time < %L::%2$s',
-            coalesce(p_from, '-infinity'), p_source.time_type, coalesce(p_to, 'infinity'));
+    -- Of samples that became one row, its time decides: the bound on theirs is a grain later, and there for the index.
+    IF p_from IS NOT NULL AND p_source.grain_ticks IS NOT NULL THEN
+        v_condition := v_condition || format(' AND n.time >= %L::%s', p_from, p_source.time_type);
+    END IF;
+    IF p_to IS NOT NULL AND p_source.grain_ticks IS NOT NULL THEN
+        v_condition := v_condition || format(' AND n.time < %L::%s AND n.raw_time <= ', p_to, p_source.time_type) || format(CASE p_source.time_type
+            WHEN 'bigint' THEN 'least(%1$L::numeric + %3$s, 9223372036854775807)::bigint'
+            WHEN 'date' THEN '%1$L::date + %3$s'
+            ELSE '%1$L::%2$s + interval ''%3$s microseconds''' END, p_to, p_source.time_type, p_source.grain_ticks);
     END IF;
     IF p_channels IS NOT NULL THEN
         v_condition := v_condition || format(' AND n.channel = ANY (%L::%s[])', p_channels, pymig._type_name(p_source, p_source.channel_column));

@@ -83,6 +83,7 @@ class WideWriter(Control):
     """An application that writes in the wide shape."""
 
     def session(self, pymig: Surface) -> None:
+        self.world.writer_pids.add(pymig.conn.info.backend_pid)
         while not self.done.wait(self.rng.random() * 0.02):
             try:
                 self.write(pymig.conn)

@@ -271,13 +271,14 @@ BEGIN
     WHERE e.source = p_source.source AND e.entity = p_entity.entity AND e.state = 'finalized';
     IF FOUND THEN
         PERFORM pymig._note('INFO', p_source.source, p_entity.entity, 'restore begun', 'Its narrow rows come back.');
-    ELSIF NOT EXISTS (SELECT FROM pymig.retired_bucket AS r WHERE r.source = p_source.source AND r.entity = p_entity.entity) THEN
-        RAISE EXCEPTION '% is % and has no narrow rows to bring back', quote_literal(p_entity.entity), p_entity.state
+    ELSIF p_entity.state <> 'cut_over' THEN
+        -- One that is cut over has been restored, or never was finalized: nothing to do either way.
+        RAISE EXCEPTION '% is %, so none of its narrow rows were retired', quote_literal(p_entity.entity), p_entity.state
             USING ERRCODE = 'PM004', HINT = 'Only what finalize retired can be restored.';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig._begin_restore(pymig.source, pymig.entity) IS 'First step of restore_narrow: nothing more of the entity is retired. PM004 where nothing was.';
+COMMENT ON FUNCTION pymig._begin_restore(pymig.source, pymig.entity) IS 'First step of restore_narrow: nothing more of the entity is retired. PM004 where nothing can have been.';
 
 -- sql/core/functions/_blockers.sql
 CREATE OR REPLACE FUNCTION pymig._blockers(p_source pymig.source, p_channels int)
@@ -4666,6 +4667,8 @@ AS $$
 DECLARE
     v_narrow text := pymig._read_narrow_sql(p_source, p_entity, p_channels, p_from, p_to);
     v_wide text := pymig._read_wide_sql(p_source, p_entity, p_channels, p_from, p_to);
+    -- One that gets its column only now is on one side of what is compared below.
+    v_known text[] := ARRAY(SELECT c.channel FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity);
     v_started timestamptz := clock_timestamp();
     v_narrow_ms double precision;
     v_wide_ms double precision;
@@ -4689,14 +4692,16 @@ BEGIN
              SELECT d.* FROM (
                  SELECT ''narrow'' AS side, o.* FROM (TABLE n EXCEPT ALL TABLE w) AS o
                  UNION ALL SELECT ''wide'', o.* FROM (TABLE w EXCEPT ALL TABLE n) AS o) AS d
-             WHERE NOT EXISTS (SELECT FROM pymig.%3$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %5$L AND (%6$s)::text = d.time)
+             WHERE d.channel = ANY ($1)
+               AND NOT EXISTS (SELECT FROM pymig.%3$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %5$L AND (%6$s)::text = d.time)
                AND NOT EXISTS (SELECT FROM pymig.%4$I AS p WHERE p.entity = %5$L AND p.bucket = %8$s
                    AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE (%7$s)::text = d.time))))
          SELECT (SELECT count(*) FROM difference) AS differences,
              (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample',
         v_narrow, v_wide, p_source.source || '_pending', p_source.source || '_todo', p_entity,
         pymig._grain_sql(p_source, 'p.time'), pymig._grain_sql(p_source, 'k.time'), pymig._bucket_sql(p_source, format('d.time::%s', p_source.time_type)))
-    INTO v_found;
+    INTO v_found
+    USING v_known;
     INSERT INTO pymig.shadow_read (source, entity, channels, from_time, to_time, cells, differences, sample, narrow_ms, wide_ms)
     VALUES (p_source.source, p_entity, p_channels, p_from, p_to, v_cells, v_found.differences, v_found.sample, v_narrow_ms, v_wide_ms);
 END
@@ -5338,7 +5343,10 @@ BEGIN
     PERFORM pymig._require_certificate(p_source, p_entity);
     -- Until we commit nobody recomputes it, so what changes from here on is pending.
     PERFORM pymig._lock_buckets(p_source.source, p_entity.entity, p_bucket, p_bucket);
-    IF pymig._has_pending(p_source, p_entity.entity, p_bucket) THEN
+    IF EXISTS (SELECT FROM pymig.retired_bucket AS r WHERE r.source = p_source.source AND r.entity = p_entity.entity AND r.bucket = p_bucket)
+        OR (pymig._entity(p_source.source, p_entity.entity)).state <> 'finalized' THEN
+        RETURN 'another session was there';
+    ELSIF pymig._has_pending(p_source, p_entity.entity, p_bucket) THEN
         RETURN 'its keys are pending';
     END IF;
     v_found := pymig._compare_bucket(p_source, p_entity.entity, p_bucket);
@@ -5937,12 +5945,18 @@ DECLARE
     v_is_lock boolean := pymig._is_in_the_way(p_sqlstate) OR p_sqlstate = 'PM009';
     v_attempts int;
 BEGIN
+    -- Rows that another session has in hand are its own affair; two that wait for each other's would be a deadlock.
     EXECUTE format(
-        'WITH failed AS (
+        'WITH free AS MATERIALIZED (
+             SELECT d.ctid FROM pymig.%1$I AS d
+             WHERE d.entity = $1 AND d.bucket = ANY ($2) AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
+             FOR UPDATE SKIP LOCKED),
+         failed AS (
              UPDATE pymig.%1$I AS d
              SET attempts = d.attempts + $4, error = $3,
                  retry_at = clock_timestamp() + least(0.3 * 2 ^ least(d.attempts, 10), 60) * interval ''1 second''
-             WHERE d.entity = $1 AND d.bucket = ANY ($2) AND coalesce(d.retry_at, ''-infinity'') <= clock_timestamp()
+             FROM free AS f
+             WHERE d.ctid = f.ctid
              RETURNING d.bucket, d.attempts, d.times),
          quarantined AS (
              INSERT INTO pymig.quarantine (source, entity, time, bucket, reason, detail, narrow_row)
@@ -6647,6 +6661,7 @@ LANGUAGE plpgsql
     SET bytea_output = 'hex'
 AS $$
 DECLARE
+    c_attempts constant int := 3;
     v_source pymig.source := pymig._source(p_source);
     v_entity pymig.entity;
 BEGIN
@@ -6655,13 +6670,25 @@ BEGIN
         v_entity.entity := pymig._canonical_entity(v_source, p_entity);
         v_entity.routing := 'narrow';
     END IF;
-    IF v_entity.routing = 'shadow' THEN
-        RETURN QUERY SELECT s.* FROM pymig._read_both(v_source, v_entity.entity, p_channels, p_from, p_to) AS s;
-    ELSIF v_entity.routing = 'wide' OR v_entity.routing = 'percent' AND pymig._routes_wide(v_entity.routing_percent) THEN
-        RETURN QUERY EXECUTE pymig._read_wide_sql(v_source, v_entity.entity, p_channels, p_from, p_to);
-    ELSE
-        RETURN QUERY EXECUTE pymig._read_narrow_sql(v_source, v_entity.entity, p_channels, p_from, p_to);
-    END IF;
+    FOR v_attempt IN 1 .. c_attempts LOOP
+        BEGIN
+            IF v_entity.routing = 'shadow' THEN
+                RETURN QUERY SELECT s.* FROM pymig._read_both(v_source, v_entity.entity, p_channels, p_from, p_to) AS s;
+            ELSIF v_entity.routing = 'wide' OR v_entity.routing = 'percent' AND pymig._routes_wide(v_entity.routing_percent) THEN
+                RETURN QUERY EXECUTE pymig._read_wide_sql(v_source, v_entity.entity, p_channels, p_from, p_to);
+            ELSE
+                RETURN QUERY EXECUTE pymig._read_narrow_sql(v_source, v_entity.entity, p_channels, p_from, p_to);
+            END IF;
+            RETURN;
+        EXCEPTION
+            WHEN undefined_column OR undefined_table THEN
+                -- A column was promoted, or the entity rolled back, after its statement was written.
+                IF v_attempt = c_attempts THEN
+                    RAISE;
+                END IF;
+                SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = v_entity.entity;
+        END;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pymig.read(text, text[], text, text, text) IS

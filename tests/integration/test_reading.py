@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from datetime import timedelta
 from typing import Any, Final, LiteralString
@@ -507,3 +508,22 @@ def test_the_compat_view_follows(db: Database) -> None:
     conn.execute("CALL pymig.create_compat_view(p_name => 'as_before')")
     conn.execute("CALL pymig.unregister_source('n')")
     assert conn.execute("SELECT to_regclass('tenant.as_before')").fetchone() == (None,)
+
+
+def test_two_sessions_change_the_compat_view(db: Database) -> None:
+    """The second waits for the first to commit, and shows what that changed."""
+    conn = _migrated(db, "default", "native")
+    conn.execute("CALL pymig.migrate('Y', p_column_types => 'native')")
+    conn.execute("CALL pymig.create_compat_view()")
+    other = db.connect()
+    with conn.transaction():
+        conn.execute("SELECT pymig._set_routing('n', 'X', 'wide')")
+        thread = threading.Thread(target=_route, args=(other, "Y", "wide"))
+        thread.start()
+        thread.join(0.4)
+        assert thread.is_alive()
+    thread.join(20)
+    shown = conn.execute("SELECT pg_get_viewdef('tenant.tbl_data_timeseries_compat')").fetchone()
+    assert shown
+    assert "tbl_data_timeseries_x" in shown[0]
+    assert "tbl_data_timeseries_y" in shown[0]

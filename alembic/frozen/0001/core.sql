@@ -1305,6 +1305,12 @@ BEGIN
         SELECT FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_of AND e.routing IN ('wide', 'percent')) THEN
         RETURN;
     END IF;
+    -- One at a time: made from what another session is just changing, the view would show a table that goes, or not show one that came.
+    PERFORM pg_advisory_xact_lock(pymig._lock_key('compat', p_source));
+    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = p_source;
+    IF v_source.compat_view IS NULL THEN
+        RETURN;
+    END IF;
     SELECT string_agg(format('n.%I', a.attname), ', ' ORDER BY a.attnum), string_agg(format('u.%I', a.attname), ', ' ORDER BY a.attnum)
     INTO v_narrow, v_columns
     FROM pg_attribute AS a WHERE a.attrelid = v_source.narrow AND a.attnum > 0 AND NOT a.attisdropped;
@@ -1812,6 +1818,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF p_source.compat_view IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(pymig._lock_key('compat', p_source.source));
         EXECUTE format('DROP VIEW IF EXISTS %s', p_source.compat_view);
         UPDATE pymig.source AS s SET compat_view = NULL WHERE s.source = p_source.source;
     END IF;
@@ -3464,7 +3471,7 @@ AS $$
     SELECT hashtextextended(concat_ws(' ', 'pymig', p_kind, quote_literal(p_source), quote_literal(p_entity), p_bucket), 0)
 $$;
 COMMENT ON FUNCTION pymig._lock_key(text, text, text, bigint) IS
-    'Key of an advisory lock: arm, collect or lost (of a source), entity, bucket, or time (of an entity, by its tick). Two that collide only wait for each other.';
+    'Key of an advisory lock: arm, collect, lost or compat (of a source), entity, bucket, or time (of an entity, by its tick). Two that collide only wait for each other.';
 
 -- sql/core/functions/_lock_rows.sql
 CREATE OR REPLACE FUNCTION pymig._lock_rows(p_source pymig.source, p_entity text, p_times text[])

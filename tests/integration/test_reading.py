@@ -518,7 +518,9 @@ def test_two_sessions_change_the_compat_view(db: Database) -> None:
     other = db.connect()
     with conn.transaction():
         conn.execute("SELECT pymig._set_routing('n', 'X', 'wide')")
-        thread = threading.Thread(target=_route, args=(other, "Y", "wide"))
+        # Without the timeout of set_routing, which would make it try again and look anew.
+        second: LiteralString = "SELECT pymig._set_routing('n', 'Y', 'wide')"
+        thread = threading.Thread(target=other.execute, args=(second,))
         thread.start()
         thread.join(0.4)
         assert thread.is_alive()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from pymig import db
-from pymig.errors import PymigError
+from pymig.errors import PymigError, ServerError
 
 #: Pause between two passes where the first one found the database unwilling, in seconds.
 _PAUSE_AFTER_ERROR: Final = 1.0
@@ -44,7 +44,11 @@ def keep_in_sync(
         adopter.start()
         try:
             while not stop.is_set():
-                session.call("sync_pending", p_source=source, p_worker=worker, p_adopt=False)
+                try:
+                    session.call("sync_pending", p_source=source, p_worker=worker, p_adopt=False)
+                except ServerError:
+                    if not stop.is_set():  # else it was not tried again: whoever comes next does it
+                        raise
                 stop.wait(poll_seconds)
         finally:
             ended.set()

@@ -26,6 +26,8 @@ from pymig.server import SUPERUSER, Binaries, Cluster, embedded_bindir, find_bin
 TEMPLATE: Final = "pymig_template"
 ROOM: Final = 6 * 1024**3  # bytes of memory the servers of all xdist workers may take
 SERVER_CHOICE: Final = "PYMIG_TEST_PG"
+#: Tests of the command line, of Python and of texts that are made without a look at the version.
+SAME_EVERYWHERE: Final = frozenset({"unit", "rendered", "test_cli.py"})
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--brief",
         action="store_true",
-        help="no mutation checks, unit tests and random texts; of seeds and kills every fifth",
+        help="nothing that is the same everywhere; of parameters every other, of seeds every fifth",
     )
 
 
@@ -81,12 +83,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _says_more(item: pytest.Item) -> bool:
     """Whether a test is worth its time on a further version."""
     assert isinstance(item, pytest.Function)
-    if "mutat" in item.originalname or "unit" in item.path.parts:
+    if "mutat" in item.originalname or not SAME_EVERYWHERE.isdisjoint(item.path.parts):
         return False
-    if item.get_closest_marker("hypothesis"):
+    if item.get_closest_marker("hypothesis") or item.get_closest_marker("once"):
         return False
-    is_repetition = item.get_closest_marker("repetition") is not None
-    return not is_repetition or sum(item.callspec.indices.values()) % 5 == 0
+    every = 5 if item.get_closest_marker("repetition") else 2
+    return not hasattr(item, "callspec") or sum(item.callspec.indices.values()) % every == 0
 
 
 def pytest_report_header() -> str:

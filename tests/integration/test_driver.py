@@ -223,6 +223,7 @@ def test_two_processes_at_once(fleet: Fleet) -> None:
     fleet.assert_equal()
 
 
+@pytest.mark.once
 def test_peak_memory(big_fleet: Fleet) -> None:
     """What is read stays in the database."""
     command = (*PYMIG, "migrate", "--ship", "all", "--workers", "4")

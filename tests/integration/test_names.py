@@ -116,6 +116,7 @@ def _migrate_and_roll_back(
     assert conn.execute(RELATIONS).fetchall() == before
 
 
+@pytest.mark.once
 @settings(
     max_examples=40,
     deadline=None,

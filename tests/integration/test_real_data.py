@@ -116,6 +116,7 @@ def _check_counts(conn: psycopg.Connection[Any], ship: Ship) -> None:
     assert conn.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (ship.times,)
 
 
+@pytest.mark.repetition
 @pytest.mark.parametrize("strategy,column_types", [*zip(STRATEGIES, COLUMN_TYPES * 2, strict=True)])
 def test_dirona_without_unique_key(
     db: Database, shared_data: Path, strategy: str, column_types: str
@@ -135,6 +136,7 @@ def test_dirona_without_unique_key(
     assert superseded > 0
 
 
+@pytest.mark.repetition
 @pytest.mark.parametrize("strategy,column_types", [*zip(STRATEGIES, COLUMN_TYPES * 2, strict=True)])
 def test_susteranna_in_several_parts(
     db: Database, shared_data: Path, strategy: str, column_types: str

@@ -655,22 +655,26 @@ def r25_row_security(s: Stage) -> list[str]:
     s.insert("x", "a", A, 1)
     s.insert("x", "b", A, 1)
     s.migrate("x")
-    s.main.run(f"CREATE ROLE hidden_{s.db.name}")
+    role = f"hidden_{s.db.name}"
+    s.main.run(f"CREATE ROLE {role}")
     try:
-        s.main.run(f"GRANT USAGE ON SCHEMA tenant TO hidden_{s.db.name}")
-        s.main.run(f"GRANT SELECT ON {TABLE} TO hidden_{s.db.name}")
-        s.main.run(f"ALTER VIEW pymig.{SOURCE}_cell OWNER TO hidden_{s.db.name}")
+        for schema in ("tenant", "pymig"):
+            s.main.run(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+            s.main.run(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}")
+            s.main.run(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO {role}")
         s.main.run(f"CREATE POLICY partial ON {TABLE} USING (data_channel_id <> 'b')")
         s.main.run(f"ALTER TABLE {TABLE} ENABLE ROW LEVEL SECURITY")
         s.update("x", "a", A, 2)
+        s.main.run(f"SET ROLE {role}")
         s.main.run(SYNC)
+        s.main.run("RESET ROLE")
         damage = [] if s.wide("x")[0][2] == "1" else [f"a hidden row became NULL: {s.wide('x')}"]
         s.main.run(f"ALTER TABLE {TABLE} DISABLE ROW LEVEL SECURITY")
         return damage + s.damage("x")
     finally:
-        s.main.run(f"ALTER VIEW pymig.{SOURCE}_cell OWNER TO CURRENT_USER")
-        s.main.run(f"DROP OWNED BY hidden_{s.db.name}")
-        s.main.run(f"DROP ROLE hidden_{s.db.name}")
+        s.main.run("RESET ROLE")
+        s.main.run(f"DROP OWNED BY {role}")
+        s.main.run(f"DROP ROLE {role}")
 
 
 def r26_extreme_times(s: Stage) -> list[str]:

@@ -4680,7 +4680,8 @@ DECLARE
     v_narrow_ms double precision;
     v_wide_ms double precision;
     v_cells bigint;
-    v_found record;
+    v_differences bigint;
+    v_sample jsonb;
 BEGIN
     RETURN QUERY EXECUTE v_narrow;
     GET DIAGNOSTICS v_cells = ROW_COUNT;
@@ -4690,7 +4691,7 @@ BEGIN
         RETURN;
     END IF;
     v_started := clock_timestamp();
-    EXECUTE format('SELECT count(w.value) FROM (%s) AS w', v_wide) INTO v_wide_ms;
+    EXECUTE format('SELECT count(w.value) FROM (%s) AS w', v_wide);
     v_wide_ms := extract(epoch FROM clock_timestamp() - v_started) * 1000;
     -- One statement, one snapshot: a difference whose key is not pending in it is real (R29).
     EXECUTE format(
@@ -4707,10 +4708,10 @@ BEGIN
              (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample',
         v_narrow, v_wide, p_source.source || '_pending', p_source.source || '_todo', p_entity,
         pymig._grain_sql(p_source, 'p.time'), pymig._grain_sql(p_source, 'k.time'), pymig._bucket_sql(p_source, format('d.time::%s', p_source.time_type)))
-    INTO v_found
+    INTO v_differences, v_sample
     USING v_known;
     INSERT INTO pymig.shadow_read (source, entity, channels, from_time, to_time, cells, differences, sample, narrow_ms, wide_ms)
-    VALUES (p_source.source, p_entity, p_channels, p_from, p_to, v_cells, v_found.differences, v_found.sample, v_narrow_ms, v_wide_ms);
+    VALUES (p_source.source, p_entity, p_channels, p_from, p_to, v_cells, v_differences, v_sample, v_narrow_ms, v_wide_ms);
 END
 $$;
 COMMENT ON FUNCTION pymig._read_both(pymig.source, text, text[], text, text) IS

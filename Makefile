@@ -104,11 +104,12 @@ clean: ## Remove the embedded server with its data, and caches (not .venv)
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
+test: MOST := $(if $(SYSTEM_PG),--most)
 test: BRIEF := --brief
 test: test-18 $(SYSTEM_PG:%=test-%) ## All tests on PostgreSQL 18, most on the system's (ARGS= for pytest)
 
 test-18: $(SETUP)
-	@PYMIG_TEST_PG=18-embedded $(PYTEST)
+	@PYMIG_TEST_PG=18-embedded $(PYTEST) $(MOST)
 
 test-%: $(SETUP) ## All on one version: test-18 (embedded), test-15 (/usr/lib/postgresql/15)
 	@PYMIG_TEST_PG=/usr/lib/postgresql/$*/bin $(PYTEST) $(BRIEF)

@@ -26,6 +26,9 @@ from pymig.server import SUPERUSER, Binaries, Cluster, embedded_bindir, find_bin
 TEMPLATE: Final = "pymig_template"
 ROOM: Final = 6 * 1024**3  # bytes of memory the servers of all xdist workers may take
 SERVER_CHOICE: Final = "PYMIG_TEST_PG"
+#: A run with --brief takes one of so many seeds, and of so many cases of a parametrised test.
+SEED_SHARE: Final = 5
+CASE_SHARE: Final = 3
 #: Tests of the command line, of Python and of texts that are made without a look at the version.
 SAME_EVERYWHERE: Final = frozenset({"unit", "rendered", "test_cli.py"})
 
@@ -63,21 +66,41 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For further versions of PostgreSQL, once all tests have passed on one."""
+    """What one version of PostgreSQL of several is to run; without these, everything."""
+    parser.addoption(
+        "--most",
+        action="store_true",
+        help="of tests repeated with other seeds, leave every fifth to a run with --brief",
+    )
     parser.addoption(
         "--brief",
         action="store_true",
-        help="nothing that is the same everywhere; of parameters every other, of seeds every fifth",
+        help="nothing that is the same everywhere; of parameters every third, of seeds every fifth",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what says the same on every version, where that is asked for."""
-    if not config.getoption("--brief"):
+    """Leave out what another version runs, where that is asked for."""
+    if config.getoption("--brief"):
+        kept = [item for item in items if _says_more(item)]
+    elif config.getoption("--most"):
+        kept = [item for item in items if not _is_left_to_others(item)]
+    else:
         return
-    kept = [item for item in items if _says_more(item)]
-    config.hook.pytest_deselected(items=[item for item in items if not _says_more(item)])
+    taken = set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in taken])
     items[:] = kept
+
+
+def _is_left_to_others(item: pytest.Item) -> bool:
+    """Whether a seed is one of those that a run with --brief takes."""
+    return item.get_closest_marker("repetition") is not None and _is_nth(item, SEED_SHARE)
+
+
+def _is_nth(item: pytest.Item, every: int) -> bool:
+    """Whether a parametrised test is among the `every`-th of its cases; others always are."""
+    assert isinstance(item, pytest.Function)
+    return not hasattr(item, "callspec") or sum(item.callspec.indices.values()) % every == 0
 
 
 def _says_more(item: pytest.Item) -> bool:
@@ -87,8 +110,7 @@ def _says_more(item: pytest.Item) -> bool:
         return False
     if item.get_closest_marker("hypothesis") or item.get_closest_marker("once"):
         return False
-    every = 5 if item.get_closest_marker("repetition") else 2
-    return not hasattr(item, "callspec") or sum(item.callspec.indices.values()) % every == 0
+    return _is_nth(item, SEED_SHARE if item.get_closest_marker("repetition") else CASE_SHARE)
 
 
 def pytest_report_header() -> str:

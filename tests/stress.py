@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -38,6 +38,7 @@ from tests.stress_writers import (
 STRATEGIES = ("auto", "transpose", "crosstab", "json", "filter")
 MIGRATING = frozenset({"syncing", "backfilled", "verified", "cut_over", "finalized"})
 DRAIN_SECONDS = 30.0
+PARTITION_CHANGES = 3
 KILLED = frozenset({None, "57P01", "57014"})
 BUSY = frozenset({"40001", "40P01", "55P03"})
 #: Chunks failed for good; a verification, or the comparison before retiring, found something.
@@ -393,6 +394,8 @@ def run_stress(
             for thread in (*ingest, resolver, *controls):
                 thread.start()
             time.sleep(config.seconds)
+            if config.partitioned:
+                _wait_for_partitions(world, 10 * config.seconds)
             _stop(world, ingest, controls)
             resolver.done.set()
             resolver.join(30)
@@ -414,6 +417,18 @@ def run_stress(
         raise StressError(_report(world, config))
     world.counts["slowest ms"] = round(world.slowest * 1000)
     return dict(world.counts)
+
+
+def _wait_for_partitions(world: World, seconds: float) -> None:
+    """Go on until partitions have come and gone a few times, however slow the machine is."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and partition_changes(world.counts) < PARTITION_CHANGES:
+        time.sleep(0.05)
+
+
+def partition_changes(counts: Mapping[str, int]) -> int:
+    """How often a partition was made, attached, detached, emptied or dropped in a run."""
+    return sum(n for name, n in counts.items() if name.startswith("partitions: "))
 
 
 def _count_deadlocks(conn: psycopg.Connection[Any], world: World) -> None:

@@ -393,9 +393,7 @@ def run_stress(
                 ingest.append(Partitioner(world))
             for thread in (*ingest, resolver, *controls):
                 thread.start()
-            time.sleep(config.seconds)
-            if config.partitioned:
-                _wait_for_partitions(world, 10 * config.seconds)
+            _last(world, config)
             _stop(world, ingest, controls)
             resolver.done.set()
             resolver.join(30)
@@ -419,9 +417,10 @@ def run_stress(
     return dict(world.counts)
 
 
-def _wait_for_partitions(world: World, seconds: float) -> None:
-    """Go on until partitions have come and gone a few times, however slow the machine is."""
-    end = time.monotonic() + seconds
+def _last(world: World, config: Config) -> None:
+    """As long as asked, and until partitions have come and gone, however slow the machine is."""
+    time.sleep(config.seconds)
+    end = time.monotonic() + (9 * config.seconds if config.partitioned else 0)
     while time.monotonic() < end and partition_changes(world.counts) < PARTITION_CHANGES:
         time.sleep(0.05)
 

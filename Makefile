@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall plan migrate verify status worker certify cutover routing rollback demo stop clean \
+.PHONY: help setup install uninstall precheck plan migrate verify status worker certify cutover routing rollback demo stop clean \
     test lint format bench bench-quick bench-sync bench-read soak stress faults docs
 
 help: ## This list
@@ -61,6 +61,9 @@ install: $(SETUP) ## Install pymig's schema into the database
 
 uninstall: $(SETUP) ## Remove it; the narrow table stays as it is
 	@$(PYMIG) uninstall
+
+precheck: $(SETUP) ## Backups, disk, locks and settings before a migration; changes nothing
+	@$(PYMIG) precheck $(source)
 
 plan: $(SETUP) ## What a migration of SHIP would do (default: all); changes nothing
 	@$(PYMIG) plan $(ship)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
@@ -225,6 +227,30 @@ def source_add(
 def source_list(as_json: AsJson = False) -> None:
     """List the registered sources."""
     _show_rows(_read("source"), as_json, show.sources)
+
+
+@app.command(epilog="Example: pymig precheck --html report.html")
+def precheck(
+    source: Source = None,
+    as_json: AsJson = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", dir_okay=False, help="Write the report to this file.")
+    ] = None,
+) -> None:
+    """Look at backups, disk, locks and settings before a migration. Changes nothing."""
+    from pymig.disk import free_bytes
+
+    options = _options(source=source)
+    with _session() as session:
+        _check_source(options, session)
+        rows = session.select(
+            "precheck", p_source=options.source, p_free_bytes=session.run(free_bytes)
+        )
+    if html:
+        _write_html(html, show.precheck(rows))
+    _show_rows(rows, as_json, show.precheck)
+    if red := dict.fromkeys(row["item"] for row in rows if row["level"] == "red"):
+        raise UsageError(f"To be mended first: {', '.join(red)}.", "See the rows marked red.")
 
 
 @app.command(epilog="Example: pymig plan --ship SHIP1")
@@ -757,6 +783,16 @@ def _show_rows(rows: list[db.Row], as_json: bool, table: Callable[[list[db.Row]]
         )
     else:
         _OUT.print(table(rows))
+
+
+def _write_html(path: Path, table: Any) -> None:
+    """Write what is shown to people as a page of its own."""
+    console = Console(record=True, file=io.StringIO(), width=160)
+    console.print(table)
+    try:
+        path.write_text(console.export_html(), "utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}.", "Name another.") from error
 
 
 def _formats(pairs: list[str] | None) -> dict[str, str] | None:

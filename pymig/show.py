@@ -128,6 +128,19 @@ def plan(rows: list[Row]) -> PlanList:
     return PlanList(rows)
 
 
+def precheck(rows: list[Row]) -> Table:
+    """pymig.precheck(): a line per check, what to do below it."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(Text(row["level"], style=row["level"]), row["item"], Text(row["value"]))
+        if row["advice"]:
+            table.add_row("", "", Text(row["advice"], style="dim"))
+    return table
+
+
 def sources(rows: list[Row]) -> Table | str:
     """pymig.source: a paragraph per source."""
     if not rows:

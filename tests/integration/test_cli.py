@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -197,6 +198,21 @@ def test_certified_and_cut_over(pymig: Pymig, conn: Connection) -> None:
     assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []
     succeed(pymig("rollback", "--ship", "imo1"))
     assert "no: it was rolled back" in succeed(pymig("certificate"))
+
+
+def test_precheck(pymig: Pymig, conn: Connection, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    out = succeed(pymig("precheck", "--html", str(page)))
+    assert re.search(r"^green +narrow table +can be served", out, re.MULTILINE)
+    assert "can be served" in page.read_text()
+    checks = {row["item"]: row for row in json.loads(succeed(pymig("precheck", "--json")))}
+    assert "free: not visible" not in checks["disk"]["value"]  # the server is on this machine
+    conn.execute("ALTER TABLE tenant.tbl_data_timeseries DROP CONSTRAINT tbl_data_timeseries_pkey")
+    refused = pymig("precheck")
+    assert (refused.code, refused.err) == (
+        2,
+        "pymig: To be mended first: narrow table.\nSee the rows marked red.\n",
+    )
 
 
 def test_routed(pymig: Pymig, conn: Connection) -> None:

@@ -8,8 +8,6 @@ has applied when it has confirmed the publisher's position.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -21,9 +19,10 @@ import pytest
 from psycopg import sql
 
 from pymig.install import install
-from pymig.server import SUPERUSER, Cluster
+from pymig.server import Cluster
 from tests.conftest import Database, _binaries
 from tests.oracle import default_narrow, difference
+from tests.physical_copy import PhysicalCopy
 from tests.races.interleave import NARROW_TABLE, TABLE, UNIQUE, UPDATE, WIDE, Stage, times
 from tests.races.scenarios import BACKFILL, CHUNK, SYNC
 
@@ -286,30 +285,6 @@ def test_publication_needs_the_replica_identity(db: Database) -> None:
     assert difference(stage.main.conn, stage.narrow) != []
 
 
-class Standby(Cluster):
-    """A physical copy of a running server that follows it until it is promoted."""
-
-    def follow(self, primary: Cluster) -> None:
-        """Copy the primary and start."""
-        self._make_root()
-        self._run.mkdir(mode=0o700)
-        self._give(self._run)
-        bindir = Path(json.loads((primary.root / "state.json").read_text())["bindir"])
-        url = f"postgresql://{SUPERUSER}:{primary.password}@127.0.0.1:{primary.port}"
-        copy = ("-D", self.data, "-d", url, "-R", "-X", "stream", "-c", "fast", "--no-sync")
-        self._give(self.root)
-        self._check("copy", bindir / "pg_basebackup", *copy)
-        os.chown(self.root, os.geteuid(), os.getegid())
-        # The primary's own settings come before ours in the copy, so ours win.
-        include = f"include '{self.root / 'pymig.conf'}'\n"
-        self._check(
-            "copy", "/bin/sh", "-c", 'cat >>"$0"', self.data / "postgresql.conf", stdin=include
-        )
-        state = {"port": primary.port, "password": primary.password, "bindir": str(bindir)}
-        (self.root / "state.json").write_text(json.dumps({**state, "ready": True}))
-        self.start()
-
-
 def test_standby_takes_over(
     servers: tuple[Cluster, Cluster], database_names: Iterator[str]
 ) -> None:
@@ -322,7 +297,7 @@ def test_standby_takes_over(
     with psycopg.connect(primary.url(), autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     settings = {**primary.settings, "hot_standby": "on"}
-    standby = Standby(
+    standby = PhysicalCopy(
         primary.root.parent / "standby", fast=True, settings=settings, binaries=_binaries()
     )
     try:

@@ -382,6 +382,21 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._bucket_start(pymig.source, bigint) IS 'First time of a bucket, as a literal of the source''s time type.';
 
+-- sql/core/functions/_bytes_needed.sql
+CREATE OR REPLACE FUNCTION pymig._bytes_needed(p_source pymig.source)
+RETURNS bigint
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- 9 bytes a cell, as in _expected_bytes, and as much write-ahead log.
+    SELECT 2 * 9 * greatest(
+        (SELECT t.tuples FROM pymig._narrow_tuples(p_source.narrow) AS t)
+        - (SELECT coalesce(sum(e.moved_rows), 0) FROM pymig.entity AS e WHERE e.source = p_source.source AND e.wide_table IS NOT NULL), 0)::bigint
+$$;
+COMMENT ON FUNCTION pymig._bytes_needed(pymig.source) IS
+    'Rough disk space in bytes that migrating every ship of a source that is not migrated yet takes, write-ahead log included.';
+
 -- sql/core/functions/_canonical_entity.sql
 CREATE OR REPLACE FUNCTION pymig._canonical_entity(p_source pymig.source, p_entity text)
 RETURNS text
@@ -3243,6 +3258,23 @@ $$;
 COMMENT ON FUNCTION pymig._lag_by_entity() IS
     'Median and 99th percentile of the sync lag of the last 4 to 5 minutes, by entity; none where no key was recomputed. Upper edges of a scale with two steps an octave: at most 41 % too high, never too low.';
 
+-- sql/core/functions/_last_base_backup.sql
+CREATE OR REPLACE FUNCTION pymig._last_base_backup()
+RETURNS timestamptz
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT has_function_privilege('pg_catalog.pg_ls_archive_statusdir()', 'EXECUTE') THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT max(f.modification) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE '%.backup.%');
+END
+$$;
+COMMENT ON FUNCTION pymig._last_base_backup() IS
+    'When the last base backup of this server ended, by its backup history file that waits for the archive or was handed to it; NULL where there is none any more (checkpoints remove them) or the role is no member of pg_monitor.';
+
 -- sql/core/functions/_last_ord.sql
 CREATE OR REPLACE FUNCTION pymig._last_ord(p_source text, p_entity text)
 RETURNS int
@@ -3784,6 +3816,19 @@ END
 $$;
 COMMENT ON FUNCTION pymig._narrow_row(pymig.source, text, text, text[]) IS
     'What the narrow table has of these channels at one time, locked until the end of the transaction. present: channels that have rows, formats: beside each, the format of one of them; channels, kinds, cells: what decides the wide row.';
+
+-- sql/core/functions/_narrow_tuples.sql
+CREATE OR REPLACE FUNCTION pymig._narrow_tuples(p_narrow regclass, OUT tables bigint, OUT unknown bigint, OUT tuples bigint)
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT count(*), count(*) FILTER (WHERE c.reltuples < 0), coalesce(sum(greatest(c.reltuples, 0)::bigint), 0)
+    FROM pg_class AS c
+    WHERE c.oid = p_narrow AND c.relkind = 'r' OR c.oid IN (SELECT p.relid FROM pg_partition_tree(p_narrow) AS p WHERE p.isleaf)
+$$;
+COMMENT ON FUNCTION pymig._narrow_tuples(regclass) IS
+    'Tables (partitions) with rows of a narrow table, how many of them have no statistics, and the rows by the statistics of the others.';
 
 -- sql/core/functions/_native_type.sql
 CREATE OR REPLACE FUNCTION pymig._native_type(p_kinds text[], p_column_types text)
@@ -4356,6 +4401,104 @@ END
 $$;
 COMMENT ON FUNCTION pymig._plan_entity(pymig.source, text, text, text, boolean) IS
     'First step of start_sync: the entity''s row. From its commit on the worker parks the entity''s keys instead of discarding them (R27).';
+
+-- sql/core/functions/_precheck_backups.sql
+CREATE OR REPLACE FUNCTION pymig._precheck_backups(OUT item text, OUT level text, OUT value text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'archiving',
+        CASE WHEN c.mode = 'off' THEN 'yellow' WHEN c.fails THEN 'red' WHEN a.last_archived_time IS NULL THEN 'yellow' ELSE 'green' END,
+        CASE WHEN c.mode = 'off' THEN 'off'
+             WHEN c.fails THEN format('fails: %s at %s', a.last_failed_wal, a.last_failed_time::timestamptz(0))
+             WHEN a.last_archived_time IS NULL THEN 'on, and nothing is archived yet'
+             ELSE format('%s at %s', a.last_archived_wal, a.last_archived_time::timestamptz(0)) END,
+        CASE WHEN c.mode = 'off' THEN 'Without it a migration can be rolled back but the server not be recovered to a point in time: set archive_mode and archive_command, or run pg_receivewal.'
+             WHEN c.fails THEN 'Mend archive_command first: the WAL of a migration would fill the disk.'
+             WHEN a.last_archived_time IS NULL THEN 'Try it: SELECT pg_switch_wal(), then look at pg_stat_archiver.' END
+    FROM pg_stat_archiver AS a
+    CROSS JOIN LATERAL (SELECT current_setting('archive_mode'), a.last_failed_time > coalesce(a.last_archived_time, '-infinity')) AS c (mode, fails)
+    UNION ALL
+    SELECT 'base backup',
+        CASE WHEN b.is_running OR b.ended_at > now() - interval '1 day' THEN 'green' ELSE 'yellow' END,
+        CASE WHEN b.is_running THEN 'one is running' ELSE coalesce('the last one ended at ' || b.ended_at::timestamptz(0), 'none that the server knows of') END,
+        CASE WHEN b.is_running OR b.ended_at > now() - interval '1 day' THEN NULL ELSE 'Take one (pg_basebackup): recovery begins with it.' END
+    FROM (SELECT EXISTS (SELECT FROM pg_stat_progress_basebackup), pymig._last_base_backup()) AS b (is_running, ended_at)
+    UNION ALL
+    SELECT 'restore point', CASE WHEN f.fault IS NULL THEN 'green' ELSE 'yellow' END,
+        CASE WHEN f.fault IS NULL THEN 'is set before the first write of each ship' ELSE 'cannot be set' END, f.fault
+    FROM pymig._restore_point_fault() AS f (fault)
+$$;
+COMMENT ON FUNCTION pymig._precheck_backups() IS 'The rows of pymig.precheck about recovery: archiving, base backup, restore point.';
+
+-- sql/core/functions/_precheck_server.sql
+CREATE OR REPLACE FUNCTION pymig._precheck_server(
+    p_source pymig.source, p_free_bytes bigint, OUT item text, OUT level text, OUT value text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'server', CASE WHEN pg_is_in_recovery() THEN 'red' ELSE 'green' END,
+        format('PostgreSQL %s%s', current_setting('server_version'), CASE WHEN pg_is_in_recovery() THEN ', a standby' END),
+        CASE WHEN pg_is_in_recovery() THEN 'Connect to the primary: a standby can''t be written.' END
+    UNION ALL
+    SELECT 'disk', CASE WHEN p_free_bytes < d.needed THEN 'red' WHEN p_free_bytes >= 1.5 * d.needed THEN 'green' ELSE 'yellow' END,
+        format('all ships need about %s; free: %s', pg_size_pretty(d.needed), coalesce(pg_size_pretty(p_free_bytes), 'not visible from SQL')),
+        CASE WHEN p_free_bytes IS NULL THEN 'Look on the server (df), then SELECT * FROM pymig.precheck(p_free_bytes => …).'
+             WHEN p_free_bytes < 1.5 * d.needed THEN 'Make room, or migrate ship by ship and retire narrow rows between (finalize).' END
+    FROM pymig._bytes_needed(p_source) AS d (needed)
+    UNION ALL
+    SELECT 'long transactions', CASE WHEN count(*) = 0 THEN 'green' ELSE 'yellow' END,
+        CASE WHEN count(*) = 0 THEN 'none' ELSE format('%s, the oldest for %s', count(*), max(now() - a.xact_start)::interval(0)) END,
+        CASE WHEN count(*) > 0 THEN 'Arming waits for those that use the narrow table, and VACUUM keeps what they may still see.' END
+    FROM pg_stat_activity AS a
+    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.xact_start < now() - interval '5 minutes'
+    UNION ALL
+    SELECT 'prepared transactions', CASE WHEN count(*) = 0 THEN 'green' ELSE 'yellow' END,
+        CASE WHEN count(*) = 0 THEN 'none' ELSE format('%s, the oldest for %s', count(*), max(now() - p.prepared)::interval(0)) END,
+        CASE WHEN count(*) > 0 THEN 'COMMIT PREPARED or ROLLBACK PREPARED what is left over: it holds its locks.' END
+    FROM pg_prepared_xacts AS p
+    WHERE p.database = current_database() AND p.prepared < now() - interval '5 minutes'
+    UNION ALL
+    SELECT 'replication slots', CASE WHEN count(*) = 0 THEN 'green' WHEN current_setting('max_slot_wal_keep_size') = '-1' THEN 'red' ELSE 'yellow' END,
+        coalesce('unused: ' || string_agg(s.slot_name, ', ' ORDER BY s.slot_name), 'none that is unused'),
+        CASE WHEN count(*) > 0 THEN 'Nobody reads them, so they keep all WAL that a migration writes: drop them, or set max_slot_wal_keep_size.' END
+    FROM pg_replication_slots AS s WHERE NOT s.active
+    UNION ALL
+    SELECT 'autovacuum', CASE WHEN v.setting = 'on' THEN 'green' ELSE 'yellow' END, v.setting,
+        CASE WHEN v.setting = 'off' THEN 'Turn it on: pending keys and rewritten wide rows leave dead ones behind.' END
+    FROM current_setting('autovacuum') AS v (setting)
+    UNION ALL
+    SELECT 'max_wal_size', CASE WHEN m.bytes < 4 * 1024 ^ 3 THEN 'yellow' ELSE 'green' END, pg_size_pretty(m.bytes),
+        CASE WHEN m.bytes < 4 * 1024 ^ 3 THEN '4 GB or more: after each checkpoint pages are written to the WAL whole again.' END
+    FROM (SELECT pg_size_bytes(current_setting('max_wal_size'))) AS m (bytes)
+$$;
+COMMENT ON FUNCTION pymig._precheck_server(pymig.source, bigint) IS
+    'The rows of pymig.precheck about the server: disk, transactions and slots that hold things up, settings.';
+
+-- sql/core/functions/_precheck_source.sql
+CREATE OR REPLACE FUNCTION pymig._precheck_source(p_source pymig.source, OUT item text, OUT level text, OUT value text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'narrow table', 'red', b.value, 'Remove it: no ship can be migrated before.' FROM pymig._blockers(p_source, 1) AS b (value)
+    UNION ALL
+    SELECT 'narrow table', 'green', 'can be served', NULL WHERE NOT EXISTS (SELECT FROM pymig._blockers(p_source, 1))
+    UNION ALL
+    SELECT 'statistics', CASE WHEN t.unknown = 0 THEN 'green' ELSE 'yellow' END,
+        CASE WHEN t.unknown = 0 THEN format('about %s rows', to_char(t.tuples, 'FM999,999,999,999,999')) ELSE format('none for %s of %s tables', t.unknown, t.tables) END,
+        CASE WHEN t.unknown > 0 THEN format('ANALYZE %s: estimates and plans rest on it.', p_source.narrow) END
+    FROM pymig._narrow_tuples(p_source.narrow) AS t
+    UNION ALL
+    SELECT 'publications', 'yellow', p.sentence, 'Make the tables on the subscriber, too, or publish by name.'
+    FROM pymig._publications(p_source.wide_schema) AS p (sentence) WHERE p.sentence IS NOT NULL
+$$;
+COMMENT ON FUNCTION pymig._precheck_source(pymig.source) IS 'The rows of pymig.precheck about a narrow table: whether it can be served, its statistics, publications.';
 
 -- sql/core/functions/_promote_failed.sql
 CREATE OR REPLACE FUNCTION pymig._promote_failed(p_source text, p_entity text, p_sqlstate text, p_error text)
@@ -5280,6 +5423,21 @@ $$;
 COMMENT ON FUNCTION pymig._restore_next(pymig.source, pymig.entity) IS
     'Brings the narrow rows of the newest retired bucket back and opens its range, in one transaction. false: none is left.';
 
+-- sql/core/functions/_restore_point_fault.sql
+CREATE OR REPLACE FUNCTION pymig._restore_point_fault()
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN NOT has_function_privilege('pg_catalog.pg_create_restore_point(text)', 'EXECUTE')
+            THEN format('Role %s may not create restore points: GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO %I.', current_user, current_user)
+        WHEN current_setting('wal_level') = 'minimal' THEN 'The wal_level is minimal, from which nothing can be recovered.'
+    END
+$$;
+COMMENT ON FUNCTION pymig._restore_point_fault() IS 'Why this role can''t create a restore point here; NULL where it can.';
+
 -- sql/core/functions/_restore_rows.sql
 CREATE OR REPLACE FUNCTION pymig._restore_rows(p_source pymig.source, p_entity pymig.entity, p_retired pymig.retired_bucket)
 RETURNS bigint
@@ -5655,6 +5813,31 @@ END
 $$;
 COMMENT ON FUNCTION pymig._serve_partition(pymig.source, interval) IS
     'The next step for the next partition, in a transaction of its own: arm a new one; queue what wide has in its range, then what it has itself; take the triggers from one that is gone. false: nothing is due.';
+
+-- sql/core/functions/_set_restore_point.sql
+CREATE OR REPLACE FUNCTION pymig._set_restore_point(p_source text, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- 63 bytes are all that PostgreSQL takes; and it has to be typed into a configuration file.
+    v_name text := format('pymig_%s_%s', left(regexp_replace(p_entity, '[^A-Za-z0-9_.-]+', '_', 'g'), 40),
+        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS"Z"'));
+    v_fault text := pymig._restore_point_fault();
+BEGIN
+    IF NOT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity AND e.state = 'planned') THEN
+        RETURN;  -- It was begun before: its restore point is there.
+    ELSIF v_fault IS NOT NULL THEN
+        PERFORM pymig._note('INFO', p_source, p_entity, 'no restore point', v_fault);
+    ELSE
+        PERFORM pymig._note('INFO', p_source, p_entity, 'restore point',
+            format('recovery_target_name = ''%s'' is the server as it was before this migration wrote anything, at %s.', v_name, pg_create_restore_point(v_name)));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._set_restore_point(text, text) IS
+    'Names the position in the WAL before the first write of an entity''s migration, in an event, too. Where it may not, an event says why and the migration goes on.';
 
 -- sql/core/functions/_set_routing.sql
 CREATE OR REPLACE FUNCTION pymig._set_routing(p_source text, p_entity text, p_routing text, p_percent int DEFAULT NULL)
@@ -6622,6 +6805,24 @@ END
 $$;
 COMMENT ON FUNCTION pymig.plan(text, text, text, boolean) IS
     'What migrate would do with an entity: channels, types, parts, rows, time range, size, strategy, names that differ from the channel id, and what stands in the way (is_blocker). Reads only. Example: SELECT * FROM pymig.plan(''SHIP1'')';
+
+-- sql/core/functions/precheck.sql
+CREATE OR REPLACE FUNCTION pymig.precheck(
+    p_source text DEFAULT NULL, p_free_bytes bigint DEFAULT NULL, OUT item text, OUT level text, OUT value text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH source AS MATERIALIZED (SELECT pymig._source(p_source) AS s)
+    SELECT c.* FROM source CROSS JOIN LATERAL pymig._precheck_source(source.s) AS c
+    UNION ALL
+    SELECT c.* FROM pymig._precheck_backups() AS c
+    UNION ALL
+    SELECT c.* FROM source CROSS JOIN LATERAL pymig._precheck_server(source.s, p_free_bytes) AS c
+$$;
+COMMENT ON FUNCTION pymig.precheck(text, bigint) IS
+    'What to look at before a migration: level green, yellow (think about it) or red (mend it first), with what to do. Reads only. p_free_bytes: free bytes where the server keeps its data, which SQL can''t see (df). Example: SELECT * FROM pymig.precheck()';
 
 -- sql/core/functions/progress.sql
 CREATE OR REPLACE FUNCTION pymig.progress(
@@ -9156,6 +9357,10 @@ BEGIN
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    PERFORM pymig._set_restore_point(v_source.source, v_entity);
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
     PERFORM pymig._mark_drift(v_source);
     CALL pymig._arm_source(v_source.source, true, p_lock_wait);
         COMMIT;
@@ -9174,7 +9379,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig.start_sync(text, text, text, text, boolean, interval) IS
-    'Begins to keep an entity in sync: records its row, arms the source, then creates its wide tables. History comes with backfill. Run again it changes nothing but what is missing, and gives failed chunks another chance. '
+    'Begins to keep an entity in sync: records its row, names a restore point where it may, arms the source, then creates its wide tables. History comes with backfill. Run again it changes nothing but what is missing, and gives failed chunks another chance. '
     'p_column_types: text or native. p_strategy: auto, transpose, crosstab, json or filter. p_lock_wait: how long to try for the triggers. Example: CALL pymig.start_sync(''SHIP1'', p_column_types => ''native'')';
 
 -- sql/core/procedures/sync_pending.sql

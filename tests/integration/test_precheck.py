@@ -1,0 +1,179 @@
+"""precheck: each condition caused for real is seen, and nothing is changed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pymig.disk import free_bytes
+from tests.conftest import Database
+
+CREATE: LiteralString = """
+CREATE TABLE n (ship text, ch text, ts timestamp, d float8, PRIMARY KEY (ship, ch, ts));
+INSERT INTO n SELECT 'X', 'c' || c, '2024-01-01'::timestamp + t * interval '1 min', t
+FROM generate_series(1, 5) AS c, generate_series(1, 100) AS t;
+CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{d}');
+"""
+
+
+@pytest.fixture
+def conn(db: Database) -> psycopg.Connection[Any]:
+    """A narrow table of 500 rows, registered."""
+    conn = db.connect()
+    conn.execute(CREATE)
+    return conn
+
+
+def _check(
+    conn: psycopg.Connection[Any], free: int | None = None
+) -> dict[str, tuple[str, str, str]]:
+    with conn.transaction():
+        conn.execute("SET TRANSACTION READ ONLY")
+        rows = conn.execute("SELECT * FROM pymig.precheck(p_free_bytes => %s)", [free]).fetchall()
+    assert all(level in ("green", "yellow", "red") for _, level, _, _ in rows)
+    assert all((level == "green") == (advice is None) for _, level, _, advice in rows), rows
+    return {item: (level, value, advice) for item, level, value, advice in rows}
+
+
+def test_a_table_in_order(conn: psycopg.Connection[Any]) -> None:
+    """Green is what is in order; what the server can't know is said to be unknown."""
+    conn.execute("ANALYZE n")
+    seen = _check(conn, 10**12)
+    assert seen["narrow table"][:2] == ("green", "can be served")
+    assert seen["statistics"][:2] == ("green", "about 500 rows")
+    assert seen["disk"][0] == "green"
+    assert seen["restore point"][0] == "green"
+    assert seen["archiving"][:2] == ("yellow", "off")
+    assert seen["base backup"][:2] == ("yellow", "none that the server knows of")
+    assert seen["long transactions"][1] == seen["prepared transactions"][1] == "none"
+    assert seen["replication slots"][:2] == ("green", "none that is unused")
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(None, "yellow"), (8_999, "red"), (9_000, "yellow"), (13_500, "green")]
+)
+def test_disk(conn: psycopg.Connection[Any], free: int | None, level: str) -> None:
+    """500 rows need 9,000 bytes with their WAL; half as much again is comfortable."""
+    conn.execute("ANALYZE n")
+    assert _check(conn, free)["disk"][0] == level
+
+
+def test_migrated_ships_need_no_more(conn: psycopg.Connection[Any]) -> None:
+    """Only what is left to move counts."""
+    conn.execute("ANALYZE n")
+    conn.execute("CALL pymig.migrate('X')")
+    assert _check(conn, 1)["disk"][0] == "green"
+
+
+def test_no_statistics(conn: psycopg.Connection[Any]) -> None:
+    """A table that was never analyzed is said to be one."""
+    level, value, advice = _check(conn)["statistics"]
+    assert (level, value) == ("yellow", "none for 1 of 1 tables")
+    assert advice.startswith("ANALYZE public.n")
+
+
+def test_partitions_are_summed(db: Database) -> None:
+    """Rows and statistics are those of the partitions."""
+    conn = db.connect()
+    conn.execute(
+        CREATE.replace(
+            "(ship, ch, ts));",
+            """(ship, ch, ts)) PARTITION BY RANGE (ts);
+        CREATE TABLE n1 PARTITION OF n FOR VALUES FROM ('2024-01-01') TO ('2024-01-01 01:00');
+        CREATE TABLE n2 PARTITION OF n DEFAULT;""",
+            1,
+        )
+    )
+    conn.execute("ANALYZE n1")
+    assert _check(conn)["statistics"][:2] == ("yellow", "none for 1 of 2 tables")
+    conn.execute("ANALYZE n2")
+    assert _check(conn)["statistics"][:2] == ("green", "about 500 rows")
+
+
+def test_unused_slot(conn: psycopg.Connection[Any], db: Database) -> None:
+    """A slot that nobody reads is red where nothing bounds what it keeps."""
+    conn.execute("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", [db.name])
+    try:
+        level, value, _ = _check(conn)["replication slots"]
+        assert level == "red"
+        assert db.name in value
+    finally:
+        conn.execute("SELECT pg_drop_replication_slot(%s)", [db.name])
+
+
+def test_blocker_is_red(conn: psycopg.Connection[Any], db: Database) -> None:
+    """What refuses a migration is what plan calls a blocker."""
+    conn.execute("ALTER TABLE n DROP CONSTRAINT n_pkey")
+    level, value, _ = _check(conn)["narrow table"]
+    assert level == "red"
+    assert "key is gone" in value
+
+
+def test_role_without_rights(conn: psycopg.Connection[Any], db: Database) -> None:
+    """A role that is no superuser is told how to get restore points; its migration goes on."""
+    role = sql.Identifier(f"owner_{db.name}")
+    conn.execute(sql.SQL("CREATE ROLE {}").format(role))
+    try:
+        conn.execute(sql.SQL("ALTER TABLE n OWNER TO {}").format(role))
+        conn.execute(sql.SQL("GRANT CREATE ON SCHEMA public TO {}").format(role))
+        conn.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA pymig TO {}").format(role))
+        conn.execute(sql.SQL("GRANT USAGE ON SCHEMA pymig TO {}").format(role))
+        conn.execute(sql.SQL("SET ROLE {}").format(role))
+        level, _, advice = _check(conn)["restore point"]
+        assert level == "yellow"
+        assert "GRANT EXECUTE" in advice
+        conn.execute("RESET ROLE")
+        conn.execute(
+            sql.SQL("GRANT EXECUTE ON FUNCTION pg_create_restore_point TO {}").format(role)
+        )
+        conn.execute(sql.SQL("SET ROLE {}").format(role))
+        assert _check(conn)["restore point"][0] == "green"
+    finally:
+        conn.execute("RESET ROLE")
+        conn.execute(
+            sql.SQL("REVOKE EXECUTE ON FUNCTION pg_create_restore_point FROM {}").format(role)
+        )
+        conn.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
+        conn.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+def test_one_restore_point_a_migration(conn: psycopg.Connection[Any]) -> None:
+    """Run again, start_sync names none; after a rollback the next migration does."""
+    count = "SELECT count(*) FROM pymig.event WHERE what = 'restore point'"
+    for _ in range(2):
+        conn.execute("CALL pymig.start_sync('X')")
+        assert conn.execute(count).fetchone() == (1,)
+    conn.execute("CALL pymig.roll_back('X')")
+    conn.execute("CALL pymig.start_sync('X')")
+    assert conn.execute(count).fetchone() == (2,)
+
+
+def test_a_name_of_any_ship(conn: psycopg.Connection[Any]) -> None:
+    """63 bytes of plain characters, whatever the ship is called."""
+    ship = "ä'\n" + "x" * 90
+    conn.execute("INSERT INTO n VALUES (%s, 'c1', '2024-01-01', 1)", [ship])
+    conn.execute("CALL pymig.start_sync(%s)", [ship])
+    row = conn.execute("SELECT detail FROM pymig.event WHERE what = 'restore point'").fetchone()
+    assert row
+    assert f"'pymig__{'x' * 39}_2" in row[0]
+
+
+def test_free_bytes_only_of_this_machine(conn: psycopg.Connection[Any], db: Database) -> None:
+    """The disk is the server's own only while postmaster.pid says so."""
+    with psycopg.connect(db.url, row_factory=psycopg.rows.dict_row) as own:
+        free = free_bytes(own)
+        pid = db.cluster.data / "postmaster.pid"
+        lines = pid.read_text().split("\n")
+        lines[2] = str(int(time.time()) - 10**6)
+        text = pid.read_text()
+        pid.write_text("\n".join(lines))
+        try:
+            assert free_bytes(own) is None
+        finally:
+            pid.write_text(text)
+    assert free
+    assert free > 10**6

@@ -34,7 +34,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
 .PHONY: help setup install uninstall precheck plan migrate verify status worker certify cutover routing rollback demo stop clean \
-    test lint format bench bench-quick bench-sync bench-read soak stress faults docs
+    test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs
 
 help: ## This list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
@@ -138,6 +138,9 @@ bench-sync: $(SETUP_BENCH) ## What sync costs ingest, and its lag; on quiet core
 
 bench-read: $(SETUP_BENCH) ## What read() and the compat view cost, beside queries by hand
 	@$(PY) -m bench read $(ARGS)
+
+bench-stall: $(SETUP_BENCH) ## What writers and readers notice of a cutover and a rollback
+	@$(PY) -m bench stall --repeats 10 $(ARGS)
 
 soak: $(SETUP) ## Everything at once for MINUTES= from SEED=; HOLD= seconds: arming behind long sessions
 	@$(PY) -m tests.soak $(if $(MINUTES),--minutes "$$MINUTES") $(if $(SEED),--seed "$$SEED") \

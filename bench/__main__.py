@@ -1,13 +1,14 @@
-"""`python -m bench [backfill|sync|lag|queries|read|axes|beyond] [--quick]`: see bench/README.md."""
+"""`python -m bench [SUITE] [--quick]`: see bench/README.md."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import axes, backfill, beyond, chart, lag, queries, read, report, sync
+from bench import axes, backfill, beyond, chart, lag, queries, read, report, stall, sync
 from bench.server import connect, load, server
 from pymig.server import Cluster
 
@@ -66,6 +67,7 @@ def arguments() -> argparse.Namespace:
         "lag": 200,
         "queries": 30 * 86400 // QUERY_STEP,
         "read": 240 if args.quick else 5760,
+        "stall": 200,
         "axes": 0,
         "beyond": 2000 if args.quick else 100_000,
     }
@@ -139,6 +141,17 @@ def measure_read(
     return report.read_table(data)
 
 
+def measure_stall(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """What writers and readers notice of a cutover and a rollback."""
+    taken = stall.run(url, args.channels, args.types[0], args.repeats, say)
+    data["figures"] = {name: dataclasses.asdict(t) for name, t in taken.items()}
+    for figures in data["figures"].values():
+        figures["waits"] = max(figures["waits"], default=0.0)
+    return stall.table(taken)
+
+
 def measure_axes(
     args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
 ) -> str:
@@ -168,6 +181,7 @@ MEASURES = {
     "lag": measure_lag,
     "queries": measure_queries,
     "read": measure_read,
+    "stall": measure_stall,
     "axes": measure_axes,
     "beyond": measure_beyond,
 }

@@ -11,14 +11,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import count
-from typing import Any
 
 import psycopg
 
 from bench.backfill import job_of
-from bench.load import APPLICATION, Load, Run, Worker, ingest, quantile
+from bench.load import APPLICATION, Load, Run, Worker, beside, ingest, quantile
 from bench.server import connect, execute, render
 from bench.sync import SHIPS, prepare
 
@@ -65,10 +64,10 @@ def run(
                     connection.execute(render("sync_triggers", on=is_on))
                     with (
                         worker.working() if is_on else nullcontext(),
-                        _beside(_probe, url, row[0], ticks, lags[phase] if is_on else None),
-                        _beside(_sample, url, waits[phase]),
-                        _beside(_migrate, url, types) if phase == WORST else nullcontext(),
-                        _beside(_read, url) if phase == BUSY else nullcontext(),
+                        beside(_probe, url, row[0], ticks, lags[phase] if is_on else None),
+                        beside(sample_waits, url, waits[phase]),
+                        beside(_migrate, url, types) if phase == WORST else nullcontext(),
+                        beside(_read, url) if phase == BUSY else nullcontext(),
                     ):
                         runs[phase] += ingest(url, load, rate=rate / channels, seconds=seconds)
                     connection.execute(render("sync_triggers", on=True))
@@ -96,28 +95,6 @@ def _figures(
     }
 
 
-@contextmanager
-def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """Work in a thread until the block ends; what it raises is raised here."""
-    stop, errors = threading.Event(), []
-
-    def act() -> None:
-        try:
-            work(stop, *arguments)
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=act, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
 def _probe(
     stop: threading.Event, url: str, channel: str, ticks: Iterator[int], lags: list[float] | None
 ) -> None:
@@ -139,7 +116,8 @@ def _probe(
                 lags.append(time.perf_counter() - began)
 
 
-def _sample(stop: threading.Event, url: str, waits: list[float]) -> None:
+def sample_waits(stop: threading.Event, url: str, waits: list[float]) -> None:
+    """Note, many times a second, how long ingest has waited for a lock of pymig's."""
     query = render("lag_waits")
     with connect(url) as connection:
         while not stop.wait(_SAMPLE):

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.server import connect, render
 from pymig.server import find_binaries
@@ -156,3 +158,25 @@ class Worker:
             self._process.send_signal(signal.SIGSTOP)
             if self._process.poll() is not None:
                 raise RuntimeError("pymig worker ended")
+
+
+@contextmanager
+def beside(work: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Work in a thread until the block ends; what it raises is raised here."""
+    stop, errors = threading.Event(), []
+
+    def act() -> None:
+        try:
+            work(stop, *arguments)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if errors:
+        raise errors[0]

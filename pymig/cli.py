@@ -548,6 +548,33 @@ def release(ship: Ship, source: Source = None) -> None:
             _say(f"{name}: released")
 
 
+@app.command(epilog="Example: pymig tune --ship SHIP1 --index /main/temp --index /main/speed")
+def tune(
+    ship: Ship,
+    index: Annotated[
+        list[str] | None, typer.Option("--index", help="A channel to index; again for more.")
+    ] = None,
+    reindex: Annotated[
+        bool, typer.Option("--reindex", help="Rebuild the indexes that are there.")
+    ] = False,
+    source: Source = None,
+) -> None:
+    """Analyze wide tables, set autovacuum for them, index channels. Nobody waits for it."""
+    options = _options(source=source)
+    with _session() as session:
+        for name in _migrated(ship, options):
+            session.call("tune_wide", p_entity=name, p_source=options.source)
+            _say(f"{name}: analyzed")
+            for channels in ([None] if reindex else []) + ([index] if index else []):
+                for row in session.select(
+                    "index_statements",
+                    p_entity=name,
+                    p_channels=channels,
+                    p_source=options.source,
+                ):
+                    _run_concurrently(session, row["index_statements"])
+
+
 @app.command(epilog="Example: pymig finalize --ship SHIP1 --keep '2 days'")
 def finalize(
     ship: Ship,
@@ -783,6 +810,12 @@ def _show_rows(rows: list[db.Row], as_json: bool, table: Callable[[list[db.Row]]
         )
     else:
         _OUT.print(table(rows))
+
+
+def _run_concurrently(session: db.Session, statement: str) -> None:
+    """Run a statement that can't be in a transaction, and say so: it may take long."""
+    _say(f"  {statement}")
+    session.run(lambda conn: conn.execute(statement.encode()))
 
 
 def _write_html(path: Path, table: Any) -> None:

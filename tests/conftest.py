@@ -18,6 +18,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from pymig.paths import checkout
@@ -51,7 +52,9 @@ class Database:
 
         `kwargs` go to psycopg.connect: row_factory, options, user, application_name …
         """
-        connection = psycopg.connect(self.url, **{"autocommit": True, **kwargs})
+        connection = psycopg.connect(
+            _nearest(self.cluster, self.name), **{"autocommit": True, **kwargs}
+        )
         self.cleanup.callback(connection.close)
         return connection
 
@@ -219,6 +222,13 @@ def _database(cluster: Cluster, name: str, template: str) -> Iterator[Database]:
             _admin(cluster, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 
+def _nearest(cluster: Cluster, dbname: str) -> str:
+    """By the socket where there is one: 2 ms of work, by TCP with its password 10 (both sides)."""
+    if folder := cluster.socket_dir:
+        return make_conninfo(host=str(folder), port=cluster.port, user=SUPERUSER, dbname=dbname)
+    return cluster.url(dbname)
+
+
 def _admin(cluster: Cluster, statement: LiteralString, *names: str) -> None:
-    with psycopg.connect(cluster.url(), autocommit=True) as connection:
+    with psycopg.connect(_nearest(cluster, "postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))

@@ -6745,6 +6745,51 @@ $$;
 COMMENT ON FUNCTION pymig.discover_entities(text, boolean) IS
     'All entities of a source, complete: by a loose index scan (milliseconds) where an index leads with the entity, else by a scan (PM010 if that takes over a minute and is not allowed).';
 
+-- sql/core/functions/index_statements.sql
+CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)
+RETURNS SETOF text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity pymig.entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+    v_missing text;
+BEGIN
+    IF p_channels IS NULL THEN
+        RETURN QUERY
+        SELECT format('REINDEX TABLE CONCURRENTLY %I.%I', v_source.wide_schema, p.wide_table)
+        FROM pymig.part AS p WHERE p.source = v_source.source AND p.entity = v_entity.entity ORDER BY p.part;
+        RETURN;
+    END IF;
+    SELECT a.channel INTO v_missing FROM unnest(p_channels) AS a (channel)
+    WHERE NOT EXISTS (SELECT FROM pymig.channel AS c WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = a.channel);
+    IF FOUND THEN
+        RAISE EXCEPTION '% has no channel %', quote_literal(v_entity.entity), quote_nullable(v_missing)
+            USING ERRCODE = 'PM009', HINT = 'Its channels: SELECT channel FROM pymig.channel_map.';
+    END IF;
+    RETURN QUERY
+    WITH wanted AS (
+        -- A name of its own for each column, short enough to stay whole.
+        SELECT c.ord, p.wide_table, c.wide_column, format('%s_%s_idx', left(md5(p.wide_table), 8), left(md5(c.wide_column), 12)) AS name
+        FROM pymig.channel AS c JOIN pymig.part AS p USING (source, entity, part)
+        WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels))
+    SELECT s.statement
+    FROM wanted AS w
+    CROSS JOIN LATERAL (
+        -- What an attempt left behind that was broken off; IF NOT EXISTS would take it for done.
+        SELECT 1, format('DROP INDEX CONCURRENTLY %I.%I', v_source.wide_schema, w.name)
+        FROM pg_index AS i WHERE i.indexrelid = to_regclass(format('%I.%I', v_source.wide_schema, w.name)) AND NOT i.indisvalid
+        UNION ALL
+        SELECT 2, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %I.%I (%I)', w.name, v_source.wide_schema, w.wide_table, w.wide_column)
+    ) AS s (step, statement)
+    ORDER BY w.ord, s.step;
+END
+$$;
+COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
+    'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. An index on a channel costs each rewritten wide row. PM009 for an unknown channel. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
+
 -- sql/core/functions/plan.sql
 CREATE OR REPLACE FUNCTION pymig.plan(
     p_entity text, p_source text DEFAULT NULL, p_column_types text DEFAULT NULL, p_allow_scan boolean DEFAULT false,
@@ -9475,6 +9520,47 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.sync_pending(text, text, boolean) IS
     'One pass of the worker: recomputes all keys that are pending, a run of buckets a transaction; adds channels; adopts new entities by policy; rotates the queue; promotes drifted columns by policy. What arrives meanwhile is looked at every 100 ms, newest first. Several sessions may run it at once; pg_cron or `pymig worker` run it again and again. p_worker: name for the heartbeat. p_adopt false: leaves promotions and the history of adopted entities to another session''s migrate_adopted(). Example: CALL pymig.sync_pending()';
+
+-- sql/core/procedures/tune_wide.sql
+CREATE OR REPLACE PROCEDURE pymig.tune_wide(p_entity text, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_source pymig.source;
+    v_entity pymig.entity;
+    r_part record;
+BEGIN
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    v_source := pymig._source(p_source);
+    v_entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
+    IF v_entity.wide_table IS NULL THEN
+        RAISE EXCEPTION '% has no wide table', quote_literal(v_entity.entity) USING ERRCODE = 'PM004', HINT = 'Migrate it first.';
+    END IF;
+    FOR r_part IN
+        SELECT p.wide_table FROM pymig.part AS p
+        WHERE p.source = v_source.source AND p.entity = v_entity.entity ORDER BY p.part
+    LOOP
+        -- A table that grows at its end for years: a share of all it has ever had is too seldom, for the planner as for VACUUM.
+        EXECUTE format('ALTER TABLE %I.%I SET (autovacuum_analyze_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.01,
+            autovacuum_vacuum_scale_factor = 0.02)', v_source.wide_schema, r_part.wide_table);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXECUTE format('ANALYZE %I.%I', v_source.wide_schema, r_part.wide_table);
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    END LOOP;
+    PERFORM pymig._note('INFO', v_source.source, v_entity.entity, 'tuned', 'Its wide tables are analyzed, and from now on at every hundredth of growth.');
+        COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+END
+$$;
+COMMENT ON PROCEDURE pymig.tune_wide(text, text) IS
+    'Prepares the wide tables of an entity for years of reading: ANALYZE, and settings of autovacuum by which it looks at them after 1 % of new rows and 2 % of rewritten ones (20 % is the default of PostgreSQL). Readers and writers do not wait. Run again it sets the same and analyzes anew. PM004 where there is no wide table. Example: CALL pymig.tune_wide(''SHIP1'')';
 
 -- sql/core/procedures/unregister_source.sql
 CREATE OR REPLACE PROCEDURE pymig.unregister_source(p_source text, p_lock_wait interval DEFAULT '10 minutes')

@@ -1,9 +1,9 @@
 """What those who write and read notice of a cutover and of a rollback, while both go on.
 
 One phase is one run of pgbench: single rows in autocommit by four clients at a steady rate, into
-the narrow table; beside it a session reads the ship with pymig.read(), every few milliseconds. In the
-middle of it a ship is cut over, or rolled back; in the control nothing happens. It is the only ship
-that is migrated, so its rollback takes the triggers of the narrow table away, too.
+the narrow table; beside it a session reads the ship with pymig.read(), every few milliseconds. In
+the middle of it a ship is cut over, or rolled back; in the control nothing happens. It is the only
+ship that is migrated, so its rollback takes the triggers of the narrow table away, too.
 """
 
 import threading

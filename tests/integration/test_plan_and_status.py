@@ -179,7 +179,7 @@ def test_plan_says_what_migrate_does(conn: psycopg.Connection[Any]) -> None:
         estimate = int(plan["narrow rows (estimate)"][0])
         assert 200 < estimate < 400
         assert plan["expected size"] and plan["disk needed"] and plan["strategy"]
-        assert plan["roll back (estimate)"].startswith("1 s, and the wait for readers")
+        assert plan["roll back (estimate)"][0].startswith("1 s, and the wait for readers")
         assert "blocker" not in plan
         mapped = conn.execute(
             "SELECT format('%s -> %I', channel, wide_column) FROM pymig.channel_map"

@@ -45,7 +45,9 @@ app = typer.Typer(
 )
 source_app = typer.Typer(help="Register narrow tables, and list them.", no_args_is_help=True)
 server_app = typer.Typer(help="The embedded server that `make demo` uses.", no_args_is_help=True)
+archive_app = typer.Typer(help="Retired narrow rows in a compressed file.", no_args_is_help=True)
 app.add_typer(source_app, name="source")
+app.add_typer(archive_app, name="archive")
 app.add_typer(server_app, name="server")
 
 
@@ -617,6 +619,35 @@ def restore_narrow(
                 p_pause=f"{pause} seconds",
             )
             _say(f"{name}: the narrow table has all of it again")
+
+
+@archive_app.command("export", epilog="Example: pymig archive export --ship X --to x.csv.gz")
+def archive_export(
+    ship: Annotated[str, typer.Option("--ship", callback=_named, help="One ship.")],
+    to: Annotated[Path, typer.Option("--to", dir_okay=False, help="The new file.")],
+    source: Source = None,
+) -> None:
+    """Move a ship's retired rows from the archive table to a compressed file (CSV, gzip)."""
+    from pymig.archive import export
+
+    options = _options(source=source)
+    with _session() as session:
+        rows = session.run(lambda conn: export(conn, options.source, ship, to))
+    _say(f"{ship}: {rows:,} rows are in {to}, and no longer in the archive table")
+
+
+@archive_app.command("import", epilog="Example: pymig archive import --from x.csv.gz")
+def archive_import(
+    file: Annotated[Path, typer.Option("--from", dir_okay=False, help="A file of export.")],
+    source: Source = None,
+) -> None:
+    """Put the rows of a file back into the archive table, as restore-narrow needs them there."""
+    from pymig.archive import bring_in
+
+    options = _options(source=source)
+    with _session() as session:
+        rows = session.run(lambda conn: bring_in(conn, options.source, file))
+    _say(f"{rows:,} rows are in the archive table again; the file stays")
 
 
 @app.command(epilog="Example: pymig rollback --ship SHIP1")

@@ -24,7 +24,7 @@ from tests.conftest import Database
 CREATE: LiteralString = """
 CREATE TABLE n (id bigint GENERATED ALWAYS AS IDENTITY, ship text, ch text, ts timestamp, s text,
     twice int GENERATED ALWAYS AS (length(s) * 2) STORED, PRIMARY KEY (ship, ch, ts));
-INSERT INTO n (ship, ch, ts, s) SELECT e, 'c' || c, '2024-01-01'::timestamp + t * interval '6 minutes',
+INSERT INTO n (ship, ch, ts, s) SELECT e, 'c' || c, '2024-01-01'::timestamp + t * interval '6 min',
     CASE t % 4 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN E'a,"b"\\n\\\\.' ELSE 'v' || t END
 FROM unnest('{X,Y}'::text[]) AS e, generate_series(1, 3) AS c, generate_series(0, 99) AS t;
 CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{s}');

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +72,7 @@ def bring_in(conn: Connection, source: str | None, path: Path) -> int:
                 while block := packed.read(_BLOCK):
                     rows.write(block)
             return cursor.rowcount
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} can't be read: {error}.", "Nothing was brought in.") from error
 
 

@@ -168,7 +168,7 @@ def test_difference_is_told_once_and_repaired(pymig: Pymig, conn: Connection) ->
     assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []
 
 
-def test_certified_and_cut_over(pymig: Pymig, conn: Connection) -> None:
+def test_certified_and_cut_over(pymig: Pymig, conn: Connection, tmp_path: Path) -> None:
     succeed(pymig("migrate", "--ship", "all"))
     assert succeed(pymig("certificate")).startswith("No ship is certified")
     assert_refused(pymig("certificate", "--ship", "imo1"), 2, "imo1 was never certified.")
@@ -193,6 +193,11 @@ def test_certified_and_cut_over(pymig: Pymig, conn: Connection) -> None:
     out = succeed(pymig(*asked, "0 days"))
     assert out == "imo1: finalized; narrow rows older than 0 days are retired\n"
     assert_refused(pymig("rollback", "--ship", "imo1"), 6, "restore_narrow")
+    export = ("archive", "export", "--ship", "imo1", "--to", str(tmp_path / "imo1.csv.gz"))
+    assert "no longer in the archive table" in succeed(pymig(*export))
+    assert_refused(pymig(*export), 2, "has no rows of 'imo1'")
+    out = succeed(pymig("archive", "import", "--from", export[-1]))
+    assert "are in the archive table again" in out
     out = succeed(pymig("restore-narrow", "--ship", "imo1"))
     assert out == "imo1: the narrow table has all of it again\n"
     assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []

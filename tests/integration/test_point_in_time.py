@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,16 +17,9 @@ from pymig.server import Cluster
 from tests.conftest import Database, _binaries
 from tests.oracle import default_narrow, difference
 from tests.physical_copy import PhysicalCopy
+from tests.races.interleave import NARROW_TABLE, TABLE, UNIQUE
+from tests.waiting import until
 
-TABLE = "tenant.tbl_data_timeseries"
-CREATE = f"""
-CREATE SCHEMA tenant;
-CREATE TABLE {TABLE} (
-    id bigserial, ship_id text, data_channel_id text, created_time timestamp,
-    server_created_time timestamp, bool_v bool, str_v text, long_v int8, double_v float8,
-    value_format varchar(50), PRIMARY KEY (ship_id, data_channel_id, created_time));
-CREATE INDEX ON {TABLE} (created_time DESC);
-"""
 WRITE = f"""
 INSERT INTO {TABLE} (ship_id, data_channel_id, created_time, double_v, value_format)
 SELECT s, 'main/' || c, '2024-01-01'::timestamp + %(day)s * interval '1 day' + t * interval '1 min',
@@ -74,21 +66,8 @@ def _archived(conn: psycopg.Connection[Any], archive: Path) -> None:
     """Wait until the WAL written up to now is in the archive."""
     row = conn.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
     assert row
-    end = time.monotonic() + SECONDS
-    while not (archive / row[0]).exists():
-        assert time.monotonic() < end, f"{row[0]} is not archived"
-        time.sleep(0.05)
-
-
-def _levels(conn: psycopg.Connection[Any]) -> dict[str, str]:
-    """What precheck says of archive and backup; a file in an archive is told to all a bit later."""
-    checks = "SELECT item, level FROM pymig.precheck() WHERE item IN ('archiving', 'base backup')"
-    end = time.monotonic() + SECONDS
-    while (levels := dict(conn.execute(checks))) != dict.fromkeys(levels, "green"):
-        if time.monotonic() > end:
-            break
-        time.sleep(0.05)
-    return levels
+    file = archive / row[0]
+    until(file.exists, f"{file} is not archived", SECONDS)
 
 
 def _break_archive(conn: psycopg.Connection[Any], archive: Path) -> None:
@@ -96,15 +75,13 @@ def _break_archive(conn: psycopg.Connection[Any], archive: Path) -> None:
     archive.chmod(0o555)
     conn.execute("SELECT pg_create_restore_point('something to archive')")
     conn.execute("SELECT pg_switch_wal()")
-    end = time.monotonic() + SECONDS
-    while _red(conn) != {"archiving"}:
-        assert time.monotonic() < end, "nobody says that archiving fails"
-        time.sleep(0.1)
+    until(lambda: _are(conn, "red") == {"archiving"}, "nobody says that it fails", SECONDS)
     archive.chmod(0o777)
 
 
-def _red(conn: psycopg.Connection[Any]) -> set[str]:
-    rows = conn.execute("SELECT item FROM pymig.precheck() WHERE level = 'red'")
+def _are(conn: psycopg.Connection[Any], level: str) -> set[str]:
+    """What precheck says is green, yellow or red."""
+    rows = conn.execute("SELECT item FROM pymig.precheck() WHERE level = %s", [level])
     return {row[0] for row in rows}
 
 
@@ -119,11 +96,14 @@ def test_recovered_to_the_restore_point(
     try:
         with ExitStack() as cleanup:
             conn = Database(name, primary, cleanup).connect()
-            conn.execute(CREATE)
+            conn.execute(NARROW_TABLE + UNIQUE)
+            conn.execute(f"CREATE INDEX ON {TABLE} (created_time DESC)")
             conn.execute(WRITE, {"day": 0})
             install(primary.url(name))
             copy.back_up(primary, "-X", "none")
-            assert _levels(conn) == {"archiving": "green", "base backup": "green"}
+            # Files that were archived are told to all a moment later.
+            backed_up = {"archiving", "base backup"}
+            until(lambda: backed_up <= _are(conn, "green"), "no backup is seen", SECONDS)
             conn.execute(WRITE, {"day": 1})
             before = _rows(conn)
             conn.execute("CALL pymig.start_sync('x')")
@@ -146,10 +126,12 @@ def test_recovered_to_the_restore_point(
         copy.recover()
         with ExitStack() as cleanup:
             conn = Database(name, copy, cleanup).connect()
-            end = time.monotonic() + SECONDS
-            while conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
-                assert time.monotonic() < end, "recovery does not end"
-                time.sleep(0.05)
+            recovered = "SELECT NOT pg_is_in_recovery()"
+            until(
+                lambda: conn.execute(recovered).fetchone() == (True,),
+                "recovery does not end",
+                SECONDS,
+            )
             assert _rows(conn) == before
             assert (
                 conn.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal").fetchall()

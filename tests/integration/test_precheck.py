@@ -1,4 +1,4 @@
-"""precheck: each condition caused for real is seen, and nothing is changed."""
+"""precheck: what is wrong is seen, what can't be seen is said to be unknown; nothing is changed."""
 
 from __future__ import annotations
 
@@ -126,6 +126,9 @@ def test_role_without_rights(conn: psycopg.Connection[Any], db: Database) -> Non
         level, _, advice = _check(conn)["restore point"]
         assert level == "yellow"
         assert "GRANT EXECUTE" in advice
+        level, value, advice = _check(conn)["long transactions"]
+        assert (level, value) == ("yellow", "those of other roles are not visible")
+        assert "pg_read_all_stats" in advice
         conn.execute("RESET ROLE")
         conn.execute(
             sql.SQL("GRANT EXECUTE ON FUNCTION pg_create_restore_point TO {}").format(role)

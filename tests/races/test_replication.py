@@ -8,7 +8,6 @@ has applied when it has confirmed the publisher's position.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -25,10 +24,10 @@ from tests.oracle import default_narrow, difference
 from tests.physical_copy import PhysicalCopy
 from tests.races.interleave import NARROW_TABLE, TABLE, UNIQUE, UPDATE, WIDE, Stage, times
 from tests.races.scenarios import BACKFILL, CHUNK, SYNC
+from tests.waiting import until
 
 A, B, C = times(3)
 FAR = "2024-03-05 20:00:00"
-SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +98,7 @@ class Pair:
 
 
 def _until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "replication does not get on"
-        time.sleep(0.01)
+    until(condition, "replication does not get on")
 
 
 @pytest.fixture

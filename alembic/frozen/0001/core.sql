@@ -4451,11 +4451,14 @@ AS $$
              WHEN p_free_bytes < 1.5 * d.needed THEN 'Make room, or migrate ship by ship and retire narrow rows between (finalize).' END
     FROM pymig._bytes_needed(p_source) AS d (needed)
     UNION ALL
-    SELECT 'long transactions', CASE WHEN count(*) = 0 THEN 'green' ELSE 'yellow' END,
-        CASE WHEN count(*) = 0 THEN 'none' ELSE format('%s, the oldest for %s', count(*), max(now() - a.xact_start)::interval(0)) END,
-        CASE WHEN count(*) > 0 THEN 'Arming waits for those that use the narrow table, and VACUUM keeps what they may still see.' END
-    FROM pg_stat_activity AS a
-    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.xact_start < now() - interval '5 minutes'
+    SELECT 'long transactions', CASE WHEN count(a.pid) = 0 AND r.sees_all THEN 'green' ELSE 'yellow' END,
+        CASE WHEN count(a.pid) = 0 THEN CASE WHEN r.sees_all THEN 'none' ELSE 'those of other roles are not visible' END ELSE format('%s, the oldest for %s', count(a.pid), max(now() - a.xact_start)::interval(0)) END,
+        CASE WHEN count(a.pid) > 0 THEN 'Arming waits for those that use the narrow table, and VACUUM keeps what they may still see.'
+             WHEN NOT r.sees_all THEN format('GRANT pg_read_all_stats TO %I, or look as a member of pg_monitor.', current_user) END
+    FROM (SELECT pg_has_role('pg_read_all_stats', 'USAGE')) AS r (sees_all)
+    LEFT JOIN pg_stat_activity AS a
+        ON a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.xact_start < now() - interval '5 minutes'
+    GROUP BY r.sees_all
     UNION ALL
     SELECT 'prepared transactions', CASE WHEN count(*) = 0 THEN 'green' ELSE 'yellow' END,
         CASE WHEN count(*) = 0 THEN 'none' ELSE format('%s, the oldest for %s', count(*), max(now() - p.prepared)::interval(0)) END,
@@ -4486,9 +4489,9 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT 'narrow table', 'red', b.value, 'Remove it: no ship can be migrated before.' FROM pymig._blockers(p_source, 1) AS b (value)
-    UNION ALL
-    SELECT 'narrow table', 'green', 'can be served', NULL WHERE NOT EXISTS (SELECT FROM pymig._blockers(p_source, 1))
+    SELECT 'narrow table', CASE WHEN b.value IS NULL THEN 'green' ELSE 'red' END, coalesce(b.value, 'can be served'),
+        CASE WHEN b.value IS NOT NULL THEN 'Remove it: no ship can be migrated before.' END
+    FROM (VALUES (1)) AS one LEFT JOIN pymig._blockers(p_source, 1) AS b (value) ON true
     UNION ALL
     SELECT 'statistics', CASE WHEN t.unknown = 0 THEN 'green' ELSE 'yellow' END,
         CASE WHEN t.unknown = 0 THEN format('about %s rows', to_char(t.tuples, 'FM999,999,999,999,999')) ELSE format('none for %s of %s tables', t.unknown, t.tables) END,

@@ -7,6 +7,7 @@ takes a second at a time, and live keys don't wait for it.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -15,6 +16,11 @@ from pymig.errors import PymigError, ServerError
 
 #: Pause between two passes where the first one found the database unwilling, in seconds.
 _PAUSE_AFTER_ERROR: Final = 1.0
+#: After a pass the worker rests this many times as long as it took, but no longer than so many
+#: seconds: where ingest keeps all cores busy, it waits for fewer and longer passes, which recompute
+#: a key once that many rows have changed. `run_worker` does the same.
+_REST: Final = 2.0
+_LONGEST_REST: Final = 0.3
 #: How often adopted ships are looked for, in seconds.
 _ADOPT_SECONDS: Final = 1.0
 
@@ -44,12 +50,14 @@ def keep_in_sync(
         adopter.start()
         try:
             while not stop.is_set():
+                began = time.monotonic()
                 try:
                     session.call("sync_pending", p_source=source, p_worker=worker, p_adopt=False)
                 except ServerError:
                     if not stop.is_set():  # else it was not tried again: whoever comes next does it
                         raise
-                stop.wait(poll_seconds)
+                rest = min(_REST * (time.monotonic() - began), _LONGEST_REST)
+                stop.wait(max(poll_seconds, rest))
         finally:
             ended.set()
             while adopter.is_alive():  # a chunk that is cut off is moved again

@@ -3992,14 +3992,15 @@ RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH aged AS (
+        SELECT least(1 + floor(2 * ln(greatest(extract(epoch FROM clock_timestamp() - r.recorded_at)::float8 * 1000, 1)) / ln(2::float8)), 48)::int AS bin, sum(r.keys)::bigint AS keys
+        FROM unnest(p_recorded, p_keys) AS r (recorded_at, keys)
+        GROUP BY 1
+    )
     INSERT INTO pymig.lag AS l (source, entity, slot, minute, keys)
-    SELECT p_source, p_entity, extract(epoch FROM m.minute)::bigint / 60 % 6, m.minute, ARRAY(
-        SELECT coalesce((
-            SELECT sum(r.keys)::bigint
-            FROM unnest(p_recorded, p_keys) AS r (recorded_at, keys)
-            WHERE b.bin = least(1 + floor(2 * log(2, greatest(extract(epoch FROM m.now - r.recorded_at) * 1000, 1))), 48)), 0)
-        FROM generate_series(1, 48) AS b (bin) ORDER BY b.bin)
-    FROM (SELECT clock_timestamp() AS now, date_trunc('minute', clock_timestamp()) AS minute) AS m
+    SELECT p_source, p_entity, extract(epoch FROM m.minute)::bigint / 60 % 6, m.minute,
+        ARRAY(SELECT coalesce(a.keys, 0) FROM generate_series(1, 48) AS b (bin) LEFT JOIN aged AS a USING (bin) ORDER BY b.bin)
+    FROM (SELECT date_trunc('minute', clock_timestamp()) AS minute) AS m
     ON CONFLICT (source, entity, slot) DO UPDATE SET minute = excluded.minute, keys = CASE
         WHEN l.minute = excluded.minute
             THEN ARRAY(SELECT o.keys + n.keys FROM unnest(l.keys) WITH ORDINALITY AS o (keys, bin)
@@ -9132,9 +9133,13 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_until timestamptz := clock_timestamp() + p_seconds * interval '1 second';
+    v_began timestamptz;
+    v_rest interval;
 BEGIN
     LOOP
+        v_began := clock_timestamp();
         CALL pymig.sync_pending(p_source, p_worker, p_adopt);
+        v_rest := greatest(p_poll, least(2 * (clock_timestamp() - v_began), '300 ms'));
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
@@ -9148,13 +9153,13 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
         END IF;
-        EXIT WHEN clock_timestamp() + p_poll >= v_until;
-        PERFORM pg_sleep(extract(epoch FROM p_poll));
+        EXIT WHEN clock_timestamp() + v_rest >= v_until;
+        PERFORM pg_sleep(extract(epoch FROM v_rest));
     END LOOP;
 END
 $$;
 COMMENT ON PROCEDURE pymig.run_worker(double precision, text, text, interval, boolean) IS
-    'sync_pending and reverify again and again, with a pause of p_poll between two passes, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
+    'sync_pending and reverify again and again, with a pause between two passes of p_poll, or twice as long as the pass took up to 300 ms, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
 
 -- sql/core/procedures/set_new_entities.sql
 CREATE OR REPLACE PROCEDURE pymig.set_new_entities(p_policy text, p_source text DEFAULT NULL)

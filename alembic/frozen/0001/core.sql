@@ -1239,15 +1239,19 @@ BEGIN
         GROUP BY p.part, p.wide_table
         ORDER BY p.part
     LOOP
-        -- OFFSET 0: pulled up, the tree would be copied into each column that is made of it.
+        -- A WITH that nobody reads: the planner neither pulls such a SELECT up, which would copy the tree into each column that is made
+        -- of it, nor plans it where the ship is another; and conditions still go in, as they don't past an OFFSET 0. What is in a SELECT of
+        -- its own does not, or the tree would be there twice.
         RETURN NEXT format(
             'SELECT %s, true
-             FROM pymig.channel AS c CROSS JOIN %I.%I AS w
-             CROSS JOIN LATERAL (SELECT %s AS value OFFSET 0) AS v
-             CROSS JOIN LATERAL (SELECT %s AS kind OFFSET 0) AS k
-             WHERE c.source = %L AND c.entity = %L AND c.part = %s AND v.value IS NOT NULL%s',
-            v_columns, p_source.wide_schema, r_part.wide_table, pymig._value_tree_sql(r_part.ords, r_part.cells), pymig._kind_sql(),
-            p_source.source, p_entity.entity, r_part.part, v_route);
+             FROM (WITH apart AS (SELECT) SELECT c.*, %s AS value_kind
+                 FROM (WITH apart AS (SELECT) SELECT c.channel, c.column_type, c.kind, w.%I AS time, %s AS value
+                     FROM pymig.channel AS c, %I.%I AS w
+                     WHERE c.source = %L AND c.entity = %L AND c.part = %s) AS c
+                 WHERE (SELECT c.value) IS NOT NULL) AS v
+             WHERE true%s',
+            v_columns, pymig._kind_sql(), p_source.time_column, pymig._value_tree_sql(r_part.ords, r_part.cells),
+            p_source.wide_schema, r_part.wide_table, p_source.source, p_entity.entity, r_part.part, v_route);
     END LOOP;
 END
 $$;
@@ -1263,12 +1267,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT string_agg(format('(%s)::%s AS %I', CASE
         WHEN a.attname = p_source.entity_column THEN quote_literal(p_entity)
-        WHEN a.attname = p_source.channel_column THEN 'c.channel'
-        WHEN a.attname = p_source.time_column THEN format('w.%I', p_source.time_column)
-        WHEN a.attname = p_source.format_column THEN format('CASE k.kind %s END',
+        WHEN a.attname = p_source.channel_column THEN 'v.channel'
+        WHEN a.attname = p_source.time_column THEN 'v.time'
+        WHEN a.attname = p_source.format_column THEN format('CASE v.value_kind %s END',
             (SELECT string_agg(format('WHEN %L THEN %L', s.kind, s.format), ' ') FROM pymig._kind_slots(p_source) AS s))
         WHEN a.attname = ANY (p_source.value_columns) THEN coalesce(
-            (SELECT format('CASE WHEN k.kind = ANY (%L) THEN v.value END', array_agg(s.kind)) FROM pymig._kind_slots(p_source) AS s
+            (SELECT format('CASE WHEN v.value_kind = ANY (%L) THEN v.value END', array_agg(s.kind)) FROM pymig._kind_slots(p_source) AS s
              WHERE s.value_column = a.attname HAVING count(*) > 0), 'NULL')
         ELSE 'NULL' END, format_type(a.atttypid, a.atttypmod), a.attname), ', ' ORDER BY a.attnum)
     FROM pg_attribute AS a
@@ -3221,14 +3225,14 @@ AS $$
     -- Text that does not look like its channel's kind would be an error of the cast: it is what has drifted, and goes the way of text.
     SELECT $kind$CASE
         WHEN c.column_type <> 'text' THEN c.column_type
-        WHEN c.kind IN ('float8', 'numeric') THEN CASE WHEN v.value ~* '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$|^([+-]?inf(inity)?|nan)$' THEN c.kind ELSE 'text' END
-        WHEN c.kind = 'int8' THEN CASE WHEN v.value ~ '^[+-]?[0-9]{1,18}$' THEN c.kind
-            WHEN v.value ~ '^[+-]?[0-9]+$' AND v.value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN c.kind ELSE 'text' END
-        WHEN c.kind = 'bool' THEN CASE WHEN v.value IN ('true', 'false') THEN c.kind ELSE 'text' END
+        WHEN c.kind IN ('float8', 'numeric') THEN CASE WHEN c.value ~* '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$|^([+-]?inf(inity)?|nan)$' THEN c.kind ELSE 'text' END
+        WHEN c.kind = 'int8' THEN CASE WHEN c.value ~ '^[+-]?[0-9]{1,18}$' THEN c.kind
+            WHEN c.value ~ '^[+-]?[0-9]+$' AND c.value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN c.kind ELSE 'text' END
+        WHEN c.kind = 'bool' THEN CASE WHEN c.value IN ('true', 'false') THEN c.kind ELSE 'text' END
         ELSE coalesce(c.kind, 'text') END$kind$
 $$;
 COMMENT ON FUNCTION pymig._kind_sql() IS
-    'SQL expression over a row c of pymig.channel and a text v.value: the native type to give the value back in.';
+    'SQL expression over a row c with column_type and kind of a channel, and a text value: the native type to give the value back in.';
 
 -- sql/core/functions/_lag_by_entity.sql
 CREATE OR REPLACE FUNCTION pymig._lag_by_entity(

@@ -432,7 +432,7 @@ def _read_part(
 ) -> list[str]:
     """Add one part's cells to `rows`; every part must have the times of the first one."""
     names = [narrow.time_column, *(column for _, column, _ in columns)]
-    query = sql.SQL("SELECT {} FROM ONLY {} w").format(
+    query = sql.SQL("SELECT {} FROM {} w").format(
         sql.SQL(", ").join(sql.SQL("w.{}::text").format(sql.Identifier(n)) for n in names),
         sql.SQL(table),
     )

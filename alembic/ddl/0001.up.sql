@@ -38,9 +38,12 @@ CREATE TABLE pymig.source (
     verify_after timestamptz,
     certificate_age interval CHECK (certificate_age > interval '0'),
     compat_view text,
-    archive_table text
+    archive_table text,
+    wide_partitions text NOT NULL DEFAULT 'none' CHECK (wide_partitions IN ('none', 'month')),
+    keep_wide interval CHECK (keep_wide > interval '0'),
+    CHECK (keep_wide IS NULL OR wide_partitions = 'month')
 );
-COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source, set_new_entities, set_retention and set_queue; the lost_ columns by the worker.';
+COMMENT ON TABLE pymig.source IS 'A registered narrow table and how to read it. Written by register_source and the set_ procedures; the lost_ columns by the worker.';
 COMMENT ON COLUMN pymig.source.source IS 'Short name; also the prefix of the objects generated for it in schema pymig.';
 COMMENT ON COLUMN pymig.source.narrow IS 'The narrow table. pymig never alters its columns or rows.';
 COMMENT ON COLUMN pymig.source.entity_column IS 'Column whose value says which wide table a row belongs to.';
@@ -78,6 +81,8 @@ COMMENT ON COLUMN pymig.source.verify_budget IS 'Share of one worker''s time tha
 COMMENT ON COLUMN pymig.source.verify_after IS 'Not before this time is the next one verified: the last ones used up the budget until then. NULL: at once.';
 COMMENT ON COLUMN pymig.source.certificate_age IS 'After this time a certificate is stale; NULL: never for its age.';
 COMMENT ON COLUMN pymig.source.archive_table IS 'Where finalize puts the narrow rows it deletes, qualified and quoted; NULL: nothing was archived yet.';
+COMMENT ON COLUMN pymig.source.wide_partitions IS 'How wide tables are partitioned that are created from now on: none or month.';
+COMMENT ON COLUMN pymig.source.keep_wide IS 'Months of finalized entities that are older are dropped from their wide tables; NULL: none is.';
 COMMENT ON COLUMN pymig.source.compat_view IS 'The narrow-shaped view for applications that keep their SQL, qualified and quoted; NULL: none was asked for.';
 
 CREATE TABLE pymig.entity (
@@ -106,6 +111,7 @@ CREATE TABLE pymig.entity (
     routing_percent smallint CHECK (routing_percent BETWEEN 0 AND 100),
     keep_narrow interval CHECK (keep_narrow >= interval '0'),
     is_archived boolean NOT NULL DEFAULT true,
+    is_monthly boolean NOT NULL DEFAULT false,
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
@@ -135,6 +141,7 @@ COMMENT ON COLUMN pymig.entity.cut_over_at IS 'When it was cut over; since then 
 COMMENT ON COLUMN pymig.entity.is_held IS 'Its cutover waits until release_cut_over.';
 COMMENT ON COLUMN pymig.entity.keep_narrow IS 'Narrow rows older than that are retired, once it is finalized.';
 COMMENT ON COLUMN pymig.entity.is_archived IS 'What is retired goes to the archive table; false: it is deleted.';
+COMMENT ON COLUMN pymig.entity.is_monthly IS 'Its wide tables are partitioned by month.';
 COMMENT ON COLUMN pymig.entity.routing IS 'Where read() and the compat view take its rows from: narrow, wide, percent (so many of 100 sessions from wide), shadow (both, compared; narrow is returned).';
 COMMENT ON COLUMN pymig.entity.routing_percent IS 'Sessions of 100 that read wide, with routing percent.';
 COMMENT ON COLUMN pymig.entity.state_changed_at IS 'When the state last changed.';

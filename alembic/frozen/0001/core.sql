@@ -87,6 +87,7 @@ BEGIN
         ORDER BY p.part
     LOOP
         PERFORM pymig._create_part(p_source, p_entity, r_part.wide_table, pymig._column_definitions(p_source.source, p_entity, r_part.part));
+        PERFORM pymig._add_months(p_source, p_entity);
         PERFORM set_config('pymig.writes_wide', 'on', true);
         EXECUTE format('INSERT INTO %1$I.%2$I (%4$I) SELECT p.%4$I FROM %1$I.%3$I AS p', p_source.wide_schema, r_part.wide_table,
             CASE WHEN to_regclass(format('%I.%I', p_source.wide_schema, v_name || '_1')) IS NULL THEN v_name ELSE v_name || '_1' END,
@@ -94,7 +95,7 @@ BEGIN
         PERFORM set_config('pymig.writes_wide', 'off', true);
     END LOOP;
     IF v_is_split THEN
-        IF (SELECT c.relkind = 'r' FROM pg_class AS c WHERE c.oid = v_table) THEN
+        IF (SELECT c.relkind IN ('r', 'p') FROM pg_class AS c WHERE c.oid = v_table) THEN
             EXECUTE format('ALTER TABLE %s RENAME TO %I', v_table, v_name || '_1');
         END IF;
     END IF;
@@ -127,6 +128,61 @@ END
 $$;
 COMMENT ON FUNCTION pymig._add_missing_columns(pymig.source, text) IS
     'Makes what the catalog has and the wide tables have not: new parts, then columns, one ALTER TABLE a part. With the second part the entity''s table becomes <name>_1 and its name the view over all parts.';
+
+-- sql/core/functions/_add_months.sql
+CREATE OR REPLACE FUNCTION pymig._add_months(p_source pymig.source, p_entity text, p_first_bucket bigint DEFAULT NULL, p_last_bucket bigint DEFAULT NULL)
+RETURNS int
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- The infinities are buckets, too.
+    v_first_tick bigint := CASE WHEN p_first_bucket IS NOT NULL THEN greatest(p_first_bucket::numeric * p_source.bucket_ticks, -9223372036854775808) END;
+    v_last_tick bigint := greatest(-9223372036854775808, least((p_last_bucket::numeric + 1) * p_source.bucket_ticks - 1, 9223372036854775807));
+    v_added int := 0;
+    v_options text;
+    r_month record;
+BEGIN
+    IF NOT (pymig._entity(p_source.source, p_entity)).is_monthly THEN
+        RETURN 0;
+    END IF;
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => false);
+    PERFORM pg_advisory_xact_lock(pymig._lock_key('months', p_source.source, p_entity));
+    -- Neither readers nor recomputes are in the way of ATTACH PARTITION; VACUUM and ANALYZE are.
+    PERFORM set_config('lock_timeout', '300ms', true);
+    FOR r_month IN
+        WITH found AS MATERIALIZED (SELECT w.* FROM pymig._wide_months(p_source, p_entity) AS w)
+        SELECT p.wide_table, m.label, m.from_sql, m.to_sql
+        FROM pymig.part AS p CROSS JOIN (
+            SELECT m.* FROM pymig._months(p_source, v_first_tick, v_last_tick) AS m
+            UNION
+            SELECT m.* FROM found AS f CROSS JOIN LATERAL pymig._months(p_source, f.first_tick, f.first_tick) AS m
+        ) AS m
+        -- Parts that are still to come get theirs as they do.
+        WHERE p.source = p_source.source AND p.entity = p_entity AND to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table)) IS NOT NULL
+          AND NOT EXISTS (SELECT FROM found AS f WHERE f.wide_table = p.wide_table AND f.from_sql = m.from_sql)
+        ORDER BY p.part, m.label
+    LOOP
+        -- A new month is kept as the others are.
+        v_options := coalesce(v_options, (
+            SELECT array_to_string(c.reloptions, ', ') FROM pymig._wide_months(p_source, p_entity) AS w JOIN pg_class AS c ON c.oid = w.partition
+            WHERE w.wide_table = r_month.wide_table ORDER BY w.first_tick DESC LIMIT 1));
+        PERFORM pymig._create_month(p_source, p_entity, r_month.wide_table, r_month.label, r_month.from_sql, r_month.to_sql, v_options);
+        v_added := v_added + 1;
+    END LOOP;
+    RETURN v_added;
+END
+$$;
+COMMENT ON FUNCTION pymig._add_months(pymig.source, text, bigint, bigint) IS
+    'Gives the wide tables of an entity that are partitioned the months of a run of buckets which they lack, and each of them the months that another has. Returns how many. 55P03 while VACUUM holds one: try again.';
 
 -- sql/core/functions/_add_parts.sql
 CREATE OR REPLACE FUNCTION pymig._add_parts(p_source pymig.source, p_entity text, p_parts int)
@@ -183,6 +239,39 @@ END
 $$;
 COMMENT ON FUNCTION pymig._add_promotions(pymig.source, text, text[], text[]) IS
     'Adds a new, empty column beside each of these channels'' own. From the commit on every recompute fills both. The caller holds the entity exclusively.';
+
+-- sql/core/functions/_age_tick.sql
+CREATE OR REPLACE FUNCTION pymig._age_tick(p_source pymig.source, p_entity text, p_age interval)
+RETURNS bigint
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_now numeric := CASE p_source.time_type
+        WHEN 'bigint' THEN extract(epoch FROM now()) * CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
+        WHEN 'date' THEN pymig.tick_of(now()::date) ELSE pymig.tick_of(now()) END;
+    v_newest bigint;
+BEGIN
+    EXECUTE format('SELECT pymig.tick_of(max(w.%1$I)) FROM %2$I.%3$I AS w WHERE w.%1$I < %4$L::%5$s',
+        p_source.time_column, p_source.wide_schema,
+        (SELECT p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = 1),
+        pymig.time_text(9223372036854775807, p_source.time_type), p_source.time_type)
+    INTO v_newest;
+    -- A ship that has been silent for a week keeps its last days; a row from the future does not make all others old.
+    RETURN (least(v_newest, v_now) - CASE WHEN p_age > interval '0'
+        THEN pymig._ticks_of(p_age, p_source.time_type, p_source.time_unit) ELSE 0 END)::bigint;
+END
+$$;
+COMMENT ON FUNCTION pymig._age_tick(pymig.source, text, interval) IS
+    'The tick that lies so long before an entity''s newest wide row, or before now if that is earlier.';
 
 -- sql/core/functions/_begin_finalize.sql
 CREATE OR REPLACE FUNCTION pymig._begin_finalize(p_source pymig.source, p_entity pymig.entity, p_keep interval, p_archive boolean)
@@ -810,6 +899,23 @@ $$;
 COMMENT ON FUNCTION pymig._chunk_needs_mending(pymig.source, pymig.chunk, text, text) IS
     'After a chunk missed a column or table: mends what can be mended, and the chunk is tried again; else it has failed.';
 
+-- sql/core/functions/_chunk_needs_months.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_needs_months(p_source pymig.source, p_chunk pymig.chunk)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._add_months(p_source, p_chunk.entity, p_chunk.first_bucket, p_chunk.last_bucket);
+    RETURN p_chunk;
+EXCEPTION
+    WHEN OTHERS THEN
+        RETURN pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM);
+END
+$$;
+COMMENT ON FUNCTION pymig._chunk_needs_months(pymig.source, pymig.chunk) IS
+    'Makes the partitions a chunk missed; the chunk is tried again. What fails here is written to it.';
+
 -- sql/core/functions/_close_range.sql
 CREATE OR REPLACE FUNCTION pymig._close_range(p_source pymig.source, p_entity text, p_partition pymig.partition)
 RETURNS void
@@ -1402,10 +1508,11 @@ BEGIN
     UPDATE pymig.entity AS e SET
         state = 'syncing', wide_table = v_name, started_at = now(), state_changed_at = now(), last_error = NULL,
         first_bucket = v_bounds.first_bucket, last_bucket = v_bounds.last_bucket, next_bucket = v_bounds.first_bucket,
-        estimated_rows = pymig._estimate_rows(p_source, p_entity)
+        estimated_rows = pymig._estimate_rows(p_source, p_entity), is_monthly = p_source.wide_partitions = 'month'
     WHERE e.source = p_source.source AND e.entity = p_entity;
     PERFORM pymig._create_part(p_source, p_entity, p.wide_table, pymig._column_definitions(p.source, p.entity, p.part))
     FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity;
+    PERFORM pymig._add_months(p_source, p_entity);
     IF v_parts > 1 THEN
         PERFORM pymig._create_parts_view(p_source, p_entity);
     END IF;
@@ -1417,6 +1524,49 @@ $$;
 COMMENT ON FUNCTION pymig._create_entity(pymig.source, text, boolean) IS
     'Last step of start_sync, in a snapshot later than arming: bounds, channels, wide tables, state syncing, all in one transaction.';
 
+-- sql/core/functions/_create_guard.sql
+CREATE OR REPLACE FUNCTION pymig._create_guard(p_source pymig.source, p_entity text, p_table text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Asks first whether it is a recompute that writes, which costs it nothing.
+    EXECUTE format('CREATE TRIGGER pymig_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT
+        WHEN (pg_catalog.current_setting(''pymig.writes_wide'', true) IS DISTINCT FROM ''on'') EXECUTE FUNCTION pymig._guard_wide(%L, %L)',
+        p_table, p_source.source, p_entity);
+END
+$$;
+COMMENT ON FUNCTION pymig._create_guard(pymig.source, text, text) IS
+    'Guards a wide table (qualified and quoted), or a partition of one, against statements that are not pymig''s.';
+
+-- sql/core/functions/_create_month.sql
+CREATE OR REPLACE FUNCTION pymig._create_month(
+    p_source pymig.source, p_entity text, p_wide_table text, p_label text, p_from text, p_to text, p_options text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_name text := p_wide_table || '_' || p_label;
+    v_table text;
+BEGIN
+    IF octet_length(v_name) > 63 THEN
+        v_name := pymig._cut_name(p_wide_table, 62 - octet_length(p_label), p_wide_table) || '_' || p_label;
+    END IF;
+    v_table := format('%I.%I', p_source.wide_schema, v_name);
+    IF to_regclass(v_table) IS NOT NULL THEN
+        RAISE EXCEPTION 'the partition % of the wide table of % would be %, and that name is taken', p_label, quote_literal(p_entity), v_table
+            USING ERRCODE = 'PM014', HINT = 'Rename or drop that relation; it goes on by itself.';
+    END IF;
+    EXECUTE format('CREATE TABLE %s (LIKE %I.%I) WITH (%s)', v_table, p_source.wide_schema, p_wide_table, coalesce(p_options, 'toast_tuple_target = 8160'));
+    PERFORM pymig._create_guard(p_source, p_entity, v_table);
+    EXECUTE format('ALTER TABLE %I.%I ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', p_source.wide_schema, p_wide_table, v_table, p_from, p_to);
+END
+$$;
+COMMENT ON FUNCTION pymig._create_month(pymig.source, text, text, text, text, text, text) IS
+    'Creates a partition of a wide table: p_from and p_to are SQL (a literal, MINVALUE, MAXVALUE); p_options: storage parameters. PM014 where its name is taken.';
+
 -- sql/core/functions/_create_part.sql
 CREATE OR REPLACE FUNCTION pymig._create_part(p_source pymig.source, p_entity text, p_wide_table text, p_columns text)
 RETURNS void
@@ -1425,21 +1575,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_table text := format('%I.%I', p_source.wide_schema, p_wide_table);
+    v_is_monthly boolean := (pymig._entity(p_source.source, p_entity)).is_monthly;
 BEGIN
     -- toast_tuple_target: cells stay in the row as long as it fits a page; the default would push long ones out of any row over 2 kB.
-    EXECUTE format('CREATE TABLE %s (%I %s PRIMARY KEY%s) WITH (toast_tuple_target = 8160)',
-        v_table, p_source.time_column, p_source.time_type, coalesce(', ' || p_columns, ''));
+    EXECUTE format('CREATE TABLE %s (%I %s PRIMARY KEY%s)', v_table, p_source.time_column, p_source.time_type, coalesce(', ' || p_columns, ''))
+        || CASE WHEN v_is_monthly THEN format(' PARTITION BY RANGE (%I)', p_source.time_column) ELSE ' WITH (toast_tuple_target = 8160)' END;
     EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
         format('Wide table of %s from %s, kept equal by pymig. Columns: pymig.channel_map. Write to the narrow table.', p_entity, p_source.narrow));
-    -- Asks first whether it is a recompute that writes, which costs it nothing.
-    EXECUTE format('CREATE TRIGGER pymig_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT
-        WHEN (pg_catalog.current_setting(''pymig.writes_wide'', true) IS DISTINCT FROM ''on'') EXECUTE FUNCTION pymig._guard_wide(%L, %L)',
-        v_table, p_source.source, p_entity);
+    PERFORM pymig._create_guard(p_source, p_entity, v_table);
     PERFORM pymig._grant_like_narrow(p_source, v_table);
 END
 $$;
 COMMENT ON FUNCTION pymig._create_part(pymig.source, text, text, text) IS
-    'Creates one wide table, guarded against writes that are not pymig''s; whoever may read the narrow table may read it.';
+    'Creates one wide table, guarded against writes that are not pymig''s; whoever may read the narrow table may read it. Where the entity''s are partitioned by month, _add_months makes the partitions.';
 
 -- sql/core/functions/_create_parts_view.sql
 CREATE OR REPLACE FUNCTION pymig._create_parts_view(p_source pymig.source, p_entity text)
@@ -1848,6 +1996,55 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION pymig._drop_compat_view(pymig.source) IS 'Drops the compat view of a source, where there is one. PM015 where something depends on it.';
+
+-- sql/core/functions/_drop_old_months.sql
+CREATE OR REPLACE FUNCTION pymig._drop_old_months(p_source text, p_entity text)
+RETURNS int
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity pymig.entity := pymig._entity(p_source, p_entity);
+    v_end_tick bigint;
+    v_months text[];
+    v_said text;
+    v_until bigint;
+BEGIN
+    IF v_source.keep_wide IS NULL OR NOT v_entity.is_monthly OR v_entity.state <> 'finalized' THEN
+        RETURN 0;
+    END IF;
+    -- Only where the narrow rows are gone: elsewhere wide has to equal narrow.
+    SELECT least(max(c.last_tick), pymig._age_tick(v_source, p_entity, v_source.keep_wide) - 1) INTO v_end_tick
+    FROM pymig.closed_range AS c WHERE c.source = p_source AND c.entity = p_entity AND c.partition_name IS NULL;
+    SELECT array_agg(w.partition::text ORDER BY w.first_tick, w.wide_table), max(w.last_tick),
+        format('%s to %s', pymig.time_text(min(w.first_tick), v_source.time_type), pymig.time_text(max(w.last_tick), v_source.time_type))
+    INTO v_months, v_until, v_said
+    FROM pymig._wide_months(v_source, p_entity) AS w
+    WHERE w.last_tick <= v_end_tick AND w.from_sql <> 'MINVALUE';
+    IF v_months IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM set_config('lock_timeout', '10s', true);
+    PERFORM pymig._lock_entity(p_source, p_entity, p_exclusive => false);
+    -- DROP waits for readers of the wide table, and new ones wait behind it.
+    PERFORM set_config('lock_timeout', '300ms', true);
+    EXECUTE format('DROP TABLE %s', array_to_string(v_months, ', '));
+    DELETE FROM pymig.retired_bucket AS r WHERE r.source = p_source AND r.entity = p_entity AND pymig._last_tick_of(v_source, r.bucket) <= v_until;
+    DELETE FROM pymig.verification AS v WHERE v.source = p_source AND v.entity = p_entity AND pymig._last_tick_of(v_source, v.bucket) <= v_until;
+    PERFORM pymig._note('INFO', p_source, p_entity, 'wide months dropped', format('%s, older than %s: %s.', v_said, v_source.keep_wide, array_to_string(v_months, ', ')));
+    RETURN cardinality(v_months);
+END
+$$;
+COMMENT ON FUNCTION pymig._drop_old_months(text, text) IS
+    'Drops the months of a finalized entity''s wide tables that the source''s keep_wide lets go and whose narrow rows are retired. Returns how many partitions. 55P03 while a long reader holds the table: try again.';
 
 -- sql/core/functions/_drop_promotions.sql
 CREATE OR REPLACE FUNCTION pymig._drop_promotions(p_source pymig.source, p_entity text, p_channels text[])
@@ -3154,32 +3351,11 @@ COMMENT ON FUNCTION pymig._is_worn(pymig.source, text, boolean) IS
 -- sql/core/functions/_keep_bucket.sql
 CREATE OR REPLACE FUNCTION pymig._keep_bucket(p_source pymig.source, p_entity pymig.entity)
 RETURNS bigint
-LANGUAGE plpgsql
+LANGUAGE sql
 STABLE
-    SET search_path = pg_catalog, pg_temp
-    SET row_security = off
-    SET jit = off
-    SET extra_float_digits = 1
-    SET DateStyle = 'ISO, YMD'
-    SET IntervalStyle = 'postgres'
-    SET TimeZone = 'UTC'
-    SET bytea_output = 'hex'
+SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_now numeric := CASE p_source.time_type
-        WHEN 'bigint' THEN extract(epoch FROM now()) * CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
-        WHEN 'date' THEN pymig.tick_of(now()::date) ELSE pymig.tick_of(now()) END;
-    v_newest bigint;
-BEGIN
-    EXECUTE format('SELECT pymig.tick_of(max(w.%1$I)) FROM %2$I.%3$I AS w WHERE w.%1$I < %4$L::%5$s',
-        p_source.time_column, p_source.wide_schema,
-        (SELECT p.wide_table FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity.entity AND p.part = 1),
-        pymig.time_text(9223372036854775807, p_source.time_type), p_source.time_type)
-    INTO v_newest;
-    -- A ship that has been silent for a week keeps its last days; a row from the future does not make all others old.
-    RETURN pymig.bucket_of((least(v_newest, v_now) - CASE WHEN p_entity.keep_narrow > interval '0'
-        THEN pymig._ticks_of(p_entity.keep_narrow, p_source.time_type, p_source.time_unit) ELSE 0 END)::bigint, p_source.bucket_ticks);
-END
+    SELECT pymig.bucket_of(pymig._age_tick(p_source, p_entity.entity, p_entity.keep_narrow), p_source.bucket_ticks)
 $$;
 COMMENT ON FUNCTION pymig._keep_bucket(pymig.source, pymig.entity) IS
     'First bucket of a finalized entity whose narrow rows are kept: that of its newest row, or of now if that is earlier, less what is to be kept.';
@@ -3428,7 +3604,7 @@ BEGIN
         -- Who changes any of this holds the entity exclusively, so it stays until our transaction ends.
         SELECT e.direct_budget INTO v_budget
         FROM pymig.entity AS e
-        WHERE e.source = p_source AND e.entity = p_entity AND e.sync = 'direct' AND (e.state = 'syncing' OR pymig._is_backfilled(e.state))
+        WHERE e.source = p_source AND e.entity = p_entity AND e.sync = 'direct' AND NOT e.is_monthly AND (e.state = 'syncing' OR pymig._is_backfilled(e.state))
           AND NOT EXISTS (SELECT FROM pymig.promotion AS m WHERE m.source = p_source AND m.entity = p_entity)
           AND NOT EXISTS (SELECT FROM pymig.quarantine AS q WHERE q.source = p_source AND q.entity = p_entity AND q.bucket = ANY (v_buckets));
     END IF;
@@ -3721,6 +3897,51 @@ $$;
 COMMENT ON FUNCTION pymig._merge_part(text, text, text, text[], anyarray, json[]) IS
     'Sets cells of a wide table that are not NULL, and makes rows for times that have none. p_columns: names and types of the columns that occur; p_times, and beside each p_cells: an object of its cells by column. The caller holds the locks of _lock_directly.';
 
+-- sql/core/functions/_months.sql
+CREATE OR REPLACE FUNCTION pymig._months(
+    p_source pymig.source, p_first_tick bigint, p_last_tick bigint, OUT label text, OUT from_sql text, OUT to_sql text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+    -- From 2000 to 2099. What lies before and after, a clock gone wrong mostly, has a partition for all of it.
+    WITH unit AS (
+        SELECT CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END AS ticks
+    ),
+    edge AS (
+        SELECT greatest(p_first_tick, pymig._tick_of_day(p_source, '2000-01-01')) AS first_tick,
+            least(p_last_tick, pymig._tick_of_day(p_source, '2100-01-01') - 1) AS last_tick
+    ),
+    day AS (
+        SELECT CASE p_source.time_type
+                WHEN 'date' THEN date '2000-01-01' + t.tick::int
+                WHEN 'bigint' THEN (timestamp '1970-01-01' + make_interval(days => (t.tick / u.ticks / 86400)::int))::date
+                ELSE (timestamp '2000-01-01' + make_interval(days => (t.tick / 86400000000)::int))::date END AS day, t.is_last
+        FROM edge AS e, unit AS u, LATERAL (VALUES (e.first_tick, false), (e.last_tick, true)) AS t (tick, is_last)
+        WHERE e.first_tick <= e.last_tick AND p_first_tick <= p_last_tick
+    )
+    SELECT to_char(m.m, 'YYYY_MM'),
+        quote_literal(pymig.time_text(pymig._tick_of_day(p_source, m.m::date), p_source.time_type)),
+        quote_literal(pymig.time_text(pymig._tick_of_day(p_source, (m.m + interval '1 month')::date), p_source.time_type))
+    FROM generate_series(
+        (SELECT date_trunc('month', d.day::timestamp) FROM day AS d WHERE NOT d.is_last),
+        (SELECT d.day::timestamp FROM day AS d WHERE d.is_last), interval '1 month') AS m (m)
+    UNION ALL
+    SELECT 'before', 'MINVALUE', quote_literal(pymig.time_text(pymig._tick_of_day(p_source, '2000-01-01'), p_source.time_type))
+    UNION ALL
+    SELECT 'after', quote_literal(pymig.time_text(pymig._tick_of_day(p_source, '2100-01-01'), p_source.time_type)), 'MAXVALUE'
+$$;
+COMMENT ON FUNCTION pymig._months(pymig.source, bigint, bigint) IS
+    'Partitions for a span of ticks: its months (UTC, label YYYY_MM), and one for all before 2000 and one for all after 2099. from_sql (inclusive) and to_sql (exclusive): the bounds, as PostgreSQL prints them.';
+
 -- sql/core/functions/_move_cells.sql
 CREATE OR REPLACE FUNCTION pymig._move_cells(p_source pymig.source, p_entity text, p_time text, p_new_time text, p_channels text[])
 RETURNS void
@@ -3748,6 +3969,7 @@ DECLARE
     v_started timestamptz := clock_timestamp();
     v_choice record;
     v_result record;
+    v_constraint text;
 BEGIN
     -- Waits for no disk: what a crash takes back is the chunk's rows with its state, and it is moved again. The commit that ends the backfill waits for all.
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -3775,6 +3997,10 @@ BEGIN
             v_chunk := pymig._chunk_needs_channels(p_source, p_chunk);
         WHEN undefined_column OR undefined_table OR datatype_mismatch THEN
             v_chunk := pymig._chunk_needs_mending(p_source, p_chunk, SQLSTATE, SQLERRM);
+        WHEN check_violation THEN
+            -- That a row has no partition is the one that has no name.
+            GET STACKED DIAGNOSTICS v_constraint = CONSTRAINT_NAME;
+            v_chunk := CASE v_constraint WHEN '' THEN pymig._chunk_needs_months(p_source, p_chunk) ELSE pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM) END;
         WHEN OTHERS THEN
             v_chunk := pymig._chunk_failed(p_chunk, SQLSTATE, SQLERRM);
     END;
@@ -3782,7 +4008,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._move_chunk(pymig.source, pymig.entity, pymig.chunk) IS
-    'Recomputes a chunk and marks it done in the same transaction (R12). A new channel gets its column instead; any other error is written to the chunk, which is tried again. One subtransaction a chunk.';
+    'Recomputes a chunk and marks it done in the same transaction (R12). A new channel gets its column instead, a month its partition; any other error is written to the chunk, which is tried again. One subtransaction a chunk.';
 
 -- sql/core/functions/_narrow_row.sql
 CREATE OR REPLACE FUNCTION pymig._narrow_row(
@@ -4161,7 +4387,7 @@ AS $$
     SELECT string_agg(f.fault, '; ' ORDER BY p.part)
     FROM pymig.part AS p
     CROSS JOIN LATERAL (SELECT format('%I.%I', p_source.wide_schema, p.wide_table) AS name) AS n
-    LEFT JOIN pg_class AS c ON c.oid = to_regclass(n.name) AND c.relkind = 'r'
+    LEFT JOIN pg_class AS c ON c.oid = to_regclass(n.name) AND c.relkind IN ('r', 'p')
     LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = p_source.time_column AND NOT a.attisdropped
     CROSS JOIN LATERAL (
         SELECT CASE WHEN c.oid IS NULL THEN format('the wide table %s is gone', n.name)
@@ -6081,6 +6307,32 @@ $$;
 COMMENT ON FUNCTION pymig._swap_promoted(pymig.source, text) IS
     'Puts filled columns in the place of the old ones, in the tables, the view and the catalog, in one short transaction. A column something depends on is left and said. Returns how many. The caller holds the entity exclusively, so no recompute is between two columns.';
 
+-- sql/core/functions/_table_bytes.sql
+CREATE OR REPLACE FUNCTION pymig._table_bytes(p_table regclass)
+RETURNS numeric
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(sum(pg_total_relation_size(t.relid)), pg_total_relation_size(p_table)) FROM pg_partition_tree(p_table) AS t
+$$;
+COMMENT ON FUNCTION pymig._table_bytes(regclass) IS 'Bytes of a table with its indexes, TOAST and partitions; NULL for NULL.';
+
+-- sql/core/functions/_tick_of_day.sql
+CREATE OR REPLACE FUNCTION pymig._tick_of_day(p_source pymig.source, p_day date)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE p_source.time_type
+        WHEN 'date' THEN (p_day - date '2000-01-01')::bigint
+        WHEN 'bigint' THEN (p_day - date '1970-01-01')::bigint * 86400 * CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
+        ELSE (p_day - date '2000-01-01')::bigint * 86400000000
+    END
+$$;
+COMMENT ON FUNCTION pymig._tick_of_day(pymig.source, date) IS 'First tick of a day (UTC).';
+
 -- sql/core/functions/_ticks_of.sql
 CREATE OR REPLACE FUNCTION pymig._ticks_of(p_interval interval, p_time_type text, p_time_unit text)
 RETURNS bigint
@@ -6189,6 +6441,7 @@ AS $$
 BEGIN
     PERFORM pymig._mend_columns(p_source, p_entity);
     PERFORM pymig._add_channels(p_source, p_entity);
+    PERFORM pymig._add_months(p_source, p_entity, p_buckets[1], p_buckets[cardinality(p_buckets)]);
     BEGIN
         PERFORM pymig._recompute_todo(p_source, p_entity, p_buckets);
     EXCEPTION
@@ -6202,7 +6455,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION pymig._todo_needs_channels(pymig.source, text, bigint[]) IS
-    'Mends the wide tables, adds the columns a recompute missed, and recomputes. What fails here (a long reader on the wide table, say) is tried again later.';
+    'Mends the wide tables, adds the columns or partitions a recompute missed, and recomputes. What fails here (a long reader on the wide table, say) is tried again later.';
 
 -- sql/core/functions/_try_cut_over.sql
 CREATE OR REPLACE FUNCTION pymig._try_cut_over(
@@ -6479,6 +6732,51 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._wide_arrays_sql(pymig.source, text, int, bigint) IS
     'CTE wide_<part>: the times of a bucket and each column''s cells as arrays in time order.';
+
+-- sql/core/functions/_wide_leaves.sql
+CREATE OR REPLACE FUNCTION pymig._wide_leaves(p_source pymig.source, p_entity text, OUT part int, OUT wide_table text, OUT leaf regclass)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.part, p.wide_table, coalesce(i.inhrelid, t.relation)::regclass
+    FROM pymig.part AS p
+    CROSS JOIN LATERAL (SELECT to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table)) AS relation) AS t
+    LEFT JOIN pg_inherits AS i ON i.inhparent = t.relation AND NOT i.inhdetachpending
+    WHERE p.source = p_source.source AND p.entity = p_entity
+    ORDER BY p.part, i.inhrelid
+$$;
+COMMENT ON FUNCTION pymig._wide_leaves(pymig.source, text) IS
+    'The tables that hold the rows of an entity''s wide tables: these themselves, or their partitions.';
+
+-- sql/core/functions/_wide_months.sql
+CREATE OR REPLACE FUNCTION pymig._wide_months(
+    p_source pymig.source, p_entity text, OUT wide_table text, OUT partition regclass, OUT from_sql text, OUT first_tick bigint, OUT last_tick bigint)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+    SELECT p.wide_table, c.oid::regclass, b.bounds[1],
+        pymig._bound_tick(b.bounds[1], p_source.time_type, false), pymig._bound_tick(b.bounds[2], p_source.time_type, true)
+    FROM pymig.part AS p JOIN pymig.entity AS e USING (source, entity)
+    -- The first part is not renamed before the second one is complete.
+    JOIN pg_inherits AS i ON NOT i.inhdetachpending AND i.inhparent = coalesce(
+        to_regclass(format('%I.%I', p_source.wide_schema, p.wide_table)), CASE p.part WHEN 1 THEN to_regclass(format('%I.%I', p_source.wide_schema, e.wide_table)) END)
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL (SELECT regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \((.+)\) TO \((.+)\)$')) AS b (bounds)
+    WHERE p.source = p_source.source AND p.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig._wide_months(pymig.source, text) IS
+    'The partitions of an entity''s wide tables by month: none where they are not partitioned. from_sql: lower bound; first_tick and last_tick: inclusive.';
 
 -- sql/core/functions/_wide_table_name.sql
 CREATE OR REPLACE FUNCTION pymig._wide_table_name(p_source pymig.source, p_entity text)
@@ -6780,19 +7078,33 @@ BEGIN
     RETURN QUERY
     WITH wanted AS (
         -- A name of its own for each column, short enough to stay whole.
-        SELECT c.ord, p.wide_table, c.wide_column, format('%s_%s_idx', left(md5(p.wide_table), 8), left(md5(c.wide_column), 12)) AS name
-        FROM pymig.channel AS c JOIN pymig.part AS p USING (source, entity, part)
+        SELECT c.ord, l.leaf, w.wide_table, w.is_monthly, c.wide_column, w.name,
+            CASE WHEN w.is_monthly THEN format('%s_%s_idx', left(md5(l.leaf::text), 8), left(md5(c.wide_column), 12)) ELSE w.name END AS leaf_name
+        FROM pymig.channel AS c
+        JOIN pymig._wide_leaves(v_source, v_entity.entity) AS l USING (part)
+        CROSS JOIN LATERAL (
+            SELECT format('%I.%I', v_source.wide_schema, l.wide_table) AS wide_table, l.leaf <> to_regclass(format('%I.%I', v_source.wide_schema, l.wide_table)) AS is_monthly,
+                format('%s_%s_idx', left(md5(l.wide_table), 8), left(md5(c.wide_column), 12)) AS name) AS w
         WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels))
     SELECT s.statement
-    FROM wanted AS w
-    CROSS JOIN LATERAL (
-        -- What an attempt left behind that was broken off; IF NOT EXISTS would take it for done.
-        SELECT 1, format('DROP INDEX CONCURRENTLY %I.%I', v_source.wide_schema, w.name)
-        FROM pg_index AS i WHERE i.indexrelid = to_regclass(format('%I.%I', v_source.wide_schema, w.name)) AND NOT i.indisvalid
+    FROM (
+        -- Of a partitioned table: its own one first, which is valid once it has that of each partition. Months to come have it from the start.
+        SELECT DISTINCT w.ord, 0 AS step, '' AS leaf, format('CREATE INDEX IF NOT EXISTS %I ON ONLY %s (%I)', w.name, w.wide_table, w.wide_column) AS statement
+        FROM wanted AS w WHERE w.is_monthly
         UNION ALL
-        SELECT 2, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %I.%I (%I)', w.name, v_source.wide_schema, w.wide_table, w.wide_column)
-    ) AS s (step, statement)
-    ORDER BY w.ord, s.step;
+        SELECT w.ord, 1, w.leaf::text, s.statement
+        FROM wanted AS w
+        CROSS JOIN LATERAL (
+            -- What an attempt left behind that was broken off; IF NOT EXISTS would take it for done.
+            SELECT 1, format('DROP INDEX CONCURRENTLY %I.%I', v_source.wide_schema, w.leaf_name)
+            FROM pg_index AS i WHERE i.indexrelid = to_regclass(format('%I.%I', v_source.wide_schema, w.leaf_name)) AND NOT i.indisvalid
+            UNION ALL
+            SELECT 2, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %s (%I)', w.leaf_name, w.leaf, w.wide_column)
+            UNION ALL
+            SELECT 3, format('ALTER INDEX %1$I.%2$I ATTACH PARTITION %1$I.%3$I', v_source.wide_schema, w.name, w.leaf_name) WHERE w.is_monthly
+        ) AS s (step, statement)
+    ) AS s
+    ORDER BY s.ord, s.step, s.leaf, s.statement LIKE 'ALTER%', s.statement LIKE 'CREATE%';
 END
 $$;
 COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
@@ -6846,11 +7158,12 @@ BEGIN
         (12, 'publications', pymig._publications(v_source.wide_schema)),
         (13, 'partitions', (SELECT format('%s, armed one by one; wide rows of one that goes: %s', count(*), v_source.retention)
              FROM pymig._partition_tree(v_source) AS t HAVING count(*) > 0)),
+        (15, 'wide partitions', nullif(v_source.wide_partitions, 'none')),
         -- Half a second for its locks and triggers, and half a second a GB for the file system to drop files (0.42 s measured on ext4).
         (14, 'roll back (estimate)', (SELECT format('%s s, and the wait for readers of the wide table; ingest goes on%s',
                  ceil(0.5 + 0.5 * coalesce(w.bytes, pymig._expected_bytes(v_rows, v_layout)) / 1e9),
                  CASE WHEN w.is_finalized THEN '. Before it restore_narrow has to bring the retired rows back' END)
-             FROM (SELECT sum(pg_total_relation_size(to_regclass(format('%I.%I', v_source.wide_schema, p.wide_table)))), bool_or(e.state = 'finalized')
+             FROM (SELECT sum(pymig._table_bytes(to_regclass(format('%I.%I', v_source.wide_schema, p.wide_table)))), bool_or(e.state = 'finalized')
                    FROM pymig.part AS p JOIN pymig.entity AS e USING (source, entity)
                    WHERE p.source = v_source.source AND p.entity = plan.entity) AS w (bytes, is_finalized)))
     ) AS i (ord, item, value)
@@ -7106,6 +7419,7 @@ DECLARE
     v_partitions text := pymig._partitions_settled(v_source);
     v_found pymig.verification;
     v_now pymig.verification;
+    v_constraint text;
 BEGIN
     PERFORM pymig._require_read_committed();
     PERFORM pymig._require_same_entity(pymig._entity(v_source.source, p_entity));
@@ -7124,6 +7438,14 @@ BEGIN
             PERFORM pymig._recompute(v_source, p_entity, 'json', p_bucket, p_bucket, NULL);
         EXCEPTION
             WHEN SQLSTATE 'PM023' THEN
+                RETURN NULL;
+            WHEN check_violation THEN
+                -- Without a name: a row has no partition, since somebody dropped that month.
+                GET STACKED DIAGNOSTICS v_constraint = CONSTRAINT_NAME;
+                IF v_constraint <> '' THEN
+                    RAISE;
+                END IF;
+                PERFORM pymig._add_months(v_source, p_entity, p_bucket, p_bucket);
                 RETURN NULL;
         END;
         v_now := pymig._compare_bucket(v_source, p_entity, p_bucket);
@@ -8335,8 +8657,8 @@ BEGIN
     EXCEPTION
         WHEN OTHERS THEN
             v_failure := SQLSTATE;
-            IF v_half = 0 AND v_failure = 'PM009' OR v_failure IN ('42703', '42P01', '42804') THEN
-                -- Half the buckets would miss the same table or column.
+            IF v_half = 0 AND v_failure = 'PM009' OR v_failure IN ('42703', '42P01', '42804', '23514') THEN
+                -- Half the buckets would miss the same table, column or partition.
                 v_half := 0;
                 PERFORM pymig._todo_needs_channels(p_source, p_entity, p_buckets);
             ELSIF v_half = 0 OR pymig._is_in_the_way(v_failure) THEN
@@ -8917,6 +9239,7 @@ BEGIN
     v_source.lost_seen := 0;
     v_source.lost_handled := 0;
     v_source.retention := 'drop';
+    v_source.wide_partitions := 'none';
     v_source.verify_budget := 0.05;
     v_source.registered_at := now();
     v_source.registered_by := session_user;
@@ -9013,6 +9336,15 @@ BEGIN
         SELECT e.source, e.entity FROM pymig.entity AS e
         WHERE e.state = 'finalized' AND e.source = coalesce(p_source, e.source) ORDER BY random()
     LOOP
+        BEGIN
+            PERFORM pymig._drop_old_months(r_entity.source, r_entity.entity);
+        EXCEPTION
+            WHEN lock_not_available OR dependent_objects_still_exist THEN
+                PERFORM pymig._note_once('WARNING', r_entity.source, 'months not dropped', format('Old months of %s stay: %s. It is tried again.', quote_literal(r_entity.entity), SQLERRM));
+        END;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
         LOOP
             EXIT WHEN clock_timestamp() > v_until;
             BEGIN
@@ -9033,7 +9365,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig.retire(text) IS
-    'Goes on retiring narrow rows of finalized entities that have become old enough, for a second at most. `pymig worker` and run_worker call it again and again. Example: CALL pymig.retire()';
+    'Goes on retiring narrow rows of finalized entities that have become old enough, for a second at most, and drops months of their wide tables that set_wide_partitions lets go. `pymig worker` and run_worker call it again and again. Example: CALL pymig.retire()';
 
 -- sql/core/procedures/reverify.sql
 CREATE OR REPLACE PROCEDURE pymig.reverify(p_source text DEFAULT NULL)
@@ -9322,6 +9654,7 @@ BEGIN
     v_why := CASE
         WHEN NOT v_source.is_unique OR NOT (SELECT i.is_unique FROM pymig._index_paths(v_source.narrow, v_source.entity_column, v_source.channel_column, v_source.time_column) AS i) THEN 'it has no unique key on entity, channel and time, so several rows may be one cell'
         WHEN v_source.grain_ticks IS NOT NULL THEN 'it has a time grain, so several rows become one cell'
+        WHEN (SELECT e.is_monthly FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = v_entity) THEN 'its wide table is partitioned, and a month may have no partition yet'
         WHEN pymig._is_partitioned(v_source.narrow) THEN 'it is partitioned, and what a partition has can come and go as a whole'
     END;
     IF p_sync IS NULL OR p_sync NOT IN ('pending', 'direct') THEN
@@ -9346,7 +9679,7 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_sync(text, text, text, interval) IS
     'How changes of an entity reach its wide table. pending: the worker writes them, a moment after their commit; ingest never waits for it. direct: INSERT, and UPDATE that keeps its keys, write them in their own transaction, so that it reads what it wrote; whatever can''t be written at once goes the way of pending, and so does all of the source for 10 seconds after a statement that took longer than p_budget. '
-    'PM030 for a source without unique key, with a time grain, or partitioned. Example: CALL pymig.set_sync(''SHIP1'', ''direct'')';
+    'PM030 for a source without unique key, with a time grain, or partitioned, and for an entity whose wide tables are. Example: CALL pymig.set_sync(''SHIP1'', ''direct'')';
 
 -- sql/core/procedures/set_type_drift.sql
 CREATE OR REPLACE PROCEDURE pymig.set_type_drift(p_entity text, p_policy text, p_source text DEFAULT NULL)
@@ -9397,6 +9730,28 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_verification(double precision, interval, text) IS
     'How much of a worker''s time goes into verifying buckets again (p_budget, 0 to 1), and after what age a certificate no longer counts (NULL: never for its age). Example: CALL pymig.set_verification(0.02, ''30 days'')';
+
+-- sql/core/procedures/set_wide_partitions.sql
+CREATE OR REPLACE PROCEDURE pymig.set_wide_partitions(p_by text, p_keep interval DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    IF p_by IS NULL OR p_by NOT IN ('none', 'month') THEN
+        RAISE EXCEPTION 'wide tables are partitioned by month or none, not %', quote_nullable(p_by)
+            USING ERRCODE = 'PM007', HINT = 'month: one partition a month (UTC) for the ships that are migrated from now on. none: one table.';
+    ELSIF p_keep IS NOT NULL AND (p_by = 'none' OR p_keep <= interval '0') THEN
+        RAISE EXCEPTION 'months can''t be kept for % with partitions by %', p_keep, p_by
+            USING ERRCODE = 'PM007', HINT = 'Give month and an interval, say 5 years; without one all months stay.';
+    END IF;
+    UPDATE pymig.source AS s SET wide_partitions = p_by, keep_wide = p_keep WHERE s.source = v_source.source;
+    PERFORM pymig._note('INFO', v_source.source, NULL, 'policy set', format('Partitions of wide tables: %s; months are kept %s.', p_by, coalesce('for ' || p_keep, 'for ever')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_wide_partitions(text, interval, text) IS
+    'How the wide tables of entities that are migrated from now on are partitioned: none, or month (UTC; made as rows come, with one partition for all before 2000 and one for all after 2099). p_keep: months of finalized entities that end longer ago are dropped by the worker once their narrow rows are retired; NULL: all stay. Tables that are there stay as they are. PM007. Example: CALL pymig.set_wide_partitions(''month'', ''5 years'')';
 
 -- sql/core/procedures/start_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.start_sync(
@@ -9558,15 +9913,19 @@ BEGIN
         RAISE EXCEPTION '% has no wide table', quote_literal(v_entity.entity) USING ERRCODE = 'PM004', HINT = 'Migrate it first.';
     END IF;
     FOR r_part IN
-        SELECT p.wide_table FROM pymig.part AS p
-        WHERE p.source = v_source.source AND p.entity = v_entity.entity ORDER BY p.part
+        SELECT t.wide_table, t.leaf FROM pymig._wide_leaves(v_source, v_entity.entity) AS t
     LOOP
         -- A table that grows at its end for years: a share of all it has ever had is too seldom, for the planner as for VACUUM.
-        EXECUTE format('ALTER TABLE %I.%I SET (autovacuum_analyze_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.01,
-            autovacuum_vacuum_scale_factor = 0.02)', v_source.wide_schema, r_part.wide_table);
+        EXECUTE format('ALTER TABLE %s SET (autovacuum_analyze_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.01,
+            autovacuum_vacuum_scale_factor = 0.02)', r_part.leaf);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+    END LOOP;
+    FOR r_part IN
+        SELECT p.wide_table FROM pymig.part AS p
+        WHERE p.source = v_source.source AND p.entity = v_entity.entity ORDER BY p.part
+    LOOP
         EXECUTE format('ANALYZE %I.%I', v_source.wide_schema, r_part.wide_table);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

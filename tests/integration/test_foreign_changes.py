@@ -321,7 +321,7 @@ MUTATIONS = [
         "",
         "drop",
     ),
-    ("_drain_run", "OR v_failure IN ('42703', '42P01', '42804')", "", "drop"),
+    ("_drain_run", "v_failure IN ('42703', '42P01', '42804')", "false", "drop"),
 ]
 
 

@@ -143,9 +143,8 @@ LANGUAGE plpgsql
     SET bytea_output = 'hex'
 AS $$
 DECLARE
-    -- The infinities are buckets, too.
-    v_first_tick bigint := CASE WHEN p_first_bucket IS NOT NULL THEN greatest(p_first_bucket::numeric * p_source.bucket_ticks, -9223372036854775808) END;
-    v_last_tick bigint := greatest(-9223372036854775808, least((p_last_bucket::numeric + 1) * p_source.bucket_ticks - 1, 9223372036854775807));
+    v_first_tick bigint := pymig._first_tick_of(p_source, p_first_bucket);
+    v_last_tick bigint := pymig._last_tick_of(p_source, p_last_bucket);
     v_added int := 0;
     v_options text;
     r_month record;
@@ -1532,13 +1531,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Asks first whether it is a recompute that writes, which costs it nothing.
-    EXECUTE format('CREATE TRIGGER pymig_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT
+    EXECUTE format('CREATE TRIGGER pymig_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I.%I FOR EACH STATEMENT
         WHEN (pg_catalog.current_setting(''pymig.writes_wide'', true) IS DISTINCT FROM ''on'') EXECUTE FUNCTION pymig._guard_wide(%L, %L)',
-        p_table, p_source.source, p_entity);
+        p_source.wide_schema, p_table, p_source.source, p_entity);
 END
 $$;
 COMMENT ON FUNCTION pymig._create_guard(pymig.source, text, text) IS
-    'Guards a wide table (qualified and quoted), or a partition of one, against statements that are not pymig''s.';
+    'Guards a wide table, or a partition of one (by name), against statements that are not pymig''s.';
 
 -- sql/core/functions/_create_month.sql
 CREATE OR REPLACE FUNCTION pymig._create_month(
@@ -1549,19 +1548,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_name text := p_wide_table || '_' || p_label;
-    v_table text;
 BEGIN
     IF octet_length(v_name) > 63 THEN
         v_name := pymig._cut_name(p_wide_table, 62 - octet_length(p_label), p_wide_table) || '_' || p_label;
     END IF;
-    v_table := format('%I.%I', p_source.wide_schema, v_name);
-    IF to_regclass(v_table) IS NOT NULL THEN
-        RAISE EXCEPTION 'the partition % of the wide table of % would be %, and that name is taken', p_label, quote_literal(p_entity), v_table
+    IF to_regclass(format('%I.%I', p_source.wide_schema, v_name)) IS NOT NULL THEN
+        RAISE EXCEPTION 'the partition % of the wide table of % would be %, and that name is taken', p_label, quote_literal(p_entity), quote_ident(v_name)
             USING ERRCODE = 'PM014', HINT = 'Rename or drop that relation; it goes on by itself.';
     END IF;
-    EXECUTE format('CREATE TABLE %s (LIKE %I.%I) WITH (%s)', v_table, p_source.wide_schema, p_wide_table, coalesce(p_options, 'toast_tuple_target = 8160'));
-    PERFORM pymig._create_guard(p_source, p_entity, v_table);
-    EXECUTE format('ALTER TABLE %I.%I ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', p_source.wide_schema, p_wide_table, v_table, p_from, p_to);
+    EXECUTE format('CREATE TABLE %1$I.%2$I (LIKE %1$I.%3$I) WITH (%4$s)', p_source.wide_schema, v_name, p_wide_table, coalesce(p_options, 'toast_tuple_target = 8160'));
+    PERFORM pymig._create_guard(p_source, p_entity, v_name);
+    EXECUTE format('ALTER TABLE %1$I.%2$I ATTACH PARTITION %1$I.%3$I FOR VALUES FROM (%4$s) TO (%5$s)', p_source.wide_schema, p_wide_table, v_name, p_from, p_to);
 END
 $$;
 COMMENT ON FUNCTION pymig._create_month(pymig.source, text, text, text, text, text, text) IS
@@ -1582,7 +1579,7 @@ BEGIN
         || CASE WHEN v_is_monthly THEN format(' PARTITION BY RANGE (%I)', p_source.time_column) ELSE ' WITH (toast_tuple_target = 8160)' END;
     EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
         format('Wide table of %s from %s, kept equal by pymig. Columns: pymig.channel_map. Write to the narrow table.', p_entity, p_source.narrow));
-    PERFORM pymig._create_guard(p_source, p_entity, v_table);
+    PERFORM pymig._create_guard(p_source, p_entity, p_wide_table);
     PERFORM pymig._grant_like_narrow(p_source, v_table);
 END
 $$;
@@ -2737,6 +2734,18 @@ $$;
 COMMENT ON FUNCTION pymig._finish_verify(pymig.source, text, timestamptz) IS
     'Sums a verification up and sets the entity''s state by it. Returns what is wrong, or NULL.';
 
+-- sql/core/functions/_first_tick_of.sql
+CREATE OR REPLACE FUNCTION pymig._first_tick_of(p_source pymig.source, p_bucket bigint)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The infinities are buckets, too.
+    SELECT greatest(-9223372036854775808, least(p_bucket::numeric * p_source.bucket_ticks, 9223372036854775807))::bigint
+$$;
+COMMENT ON FUNCTION pymig._first_tick_of(pymig.source, bigint) IS 'First tick of a bucket.';
+
 -- sql/core/functions/_fits_kind.sql
 CREATE OR REPLACE FUNCTION pymig._fits_kind(p_value text, p_kind text)
 RETURNS boolean
@@ -3486,7 +3495,7 @@ LANGUAGE sql
 IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT least((p_bucket::numeric + 1) * p_source.bucket_ticks - 1, pymig._last_tick(p_source.time_type))::bigint
+    SELECT greatest(-9223372036854775808, least((p_bucket::numeric + 1) * p_source.bucket_ticks - 1, pymig._last_tick(p_source.time_type)))::bigint
 $$;
 COMMENT ON FUNCTION pymig._last_tick_of(pymig.source, bigint) IS 'Last tick of a bucket (inclusive).';
 
@@ -8650,6 +8659,7 @@ AS $$
 DECLARE
     v_half int := cardinality(p_buckets) / 2;
     v_failure text;
+    v_constraint text;
 BEGIN
     BEGIN
         PERFORM set_config('lock_timeout', '10s', true);
@@ -8657,7 +8667,9 @@ BEGIN
     EXCEPTION
         WHEN OTHERS THEN
             v_failure := SQLSTATE;
-            IF v_half = 0 AND v_failure = 'PM009' OR v_failure IN ('42703', '42P01', '42804', '23514') THEN
+            -- That a row has no partition is a check violation without a name.
+            GET STACKED DIAGNOSTICS v_constraint = CONSTRAINT_NAME;
+            IF v_half = 0 AND v_failure = 'PM009' OR v_failure IN ('42703', '42P01', '42804') OR v_failure = '23514' AND v_constraint = '' THEN
                 -- Half the buckets would miss the same table, column or partition.
                 v_half := 0;
                 PERFORM pymig._todo_needs_channels(p_source, p_entity, p_buckets);

@@ -331,8 +331,9 @@ def test_direct_from_before_goes_by_the_queue(db: Database) -> None:
     conn.execute("CALL pymig.roll_back('X')")
     conn.execute("CALL pymig.set_wide_partitions('month')")
     conn.execute("CALL pymig.migrate('X')")
+    conn.execute("INSERT INTO n VALUES ('X', 'c1', '2024-02-10 12:00', 1)")
     conn.execute("INSERT INTO n VALUES ('X', 'c1', '2030-01-01', 1)")
-    assert conn.execute("SELECT count(*) FROM pymig.n_pending").fetchone() == (1,)
+    assert conn.execute("SELECT count(*) FROM pymig.n_pending").fetchone() == (2,)
     conn.execute("CALL pymig.sync_pending()")
     _equal(conn)
 

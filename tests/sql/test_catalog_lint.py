@@ -282,8 +282,8 @@ def test_every_error_has_a_code_and_a_hint() -> None:
 BUILT_FROM_QUOTED_PARTS: Final = frozenset(
     {
         "_add_missing_columns", "_age_tick", "_canonical_entity", "_channel_values", "_close_range",
-        "_collect_pending", "_compare_bucket", "_create_archive", "_create_compat_view", "_create_month",
-        "_create_part", "_create_parts_view", "_create_rw_views", "_create_source_objects",
+        "_collect_pending", "_compare_bucket", "_create_archive", "_create_compat_view",
+        "_create_month", "_create_part", "_create_parts_view", "_create_rw_views", "_create_source_objects",
         "_delete_cells", "_drop_archive", "_drop_compat_view", "_drop_promotions",
         "_drop_wide_tables", "_due_todo", "_exchange_columns", "_expand_range", "_fill_promoted",
         "_follow_rename", "_give_certificate", "_grant_like_narrow", "_has_pending",

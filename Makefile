@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall precheck plan migrate verify status worker certify cutover routing rollback demo stop clean \
+.PHONY: help setup install uninstall precheck plan migrate verify status worker certify cutover routing rollback pause resume throttle demo stop clean \
     test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs
 
 help: ## This list
@@ -95,6 +95,15 @@ routing: $(SETUP) ## Where readers get the rows of each ship from
 rollback: $(SETUP) ## Undo the migration of SHIP
 	@: $(say_which)
 	@$(PYMIG) rollback $(ship)
+
+pause: $(SETUP) ## Let the history of SHIP (default: all) wait; sync goes on
+	@$(PYMIG) pause $(ship)
+
+resume: $(SETUP) ## Go on with it
+	@$(PYMIG) resume $(ship)
+
+throttle: $(SETUP) ## What makes history wait, with limits and values (ARGS= to change them)
+	@$(PYMIG) throttle $(ARGS)
 
 demo: $(SETUP) ## A simulated fleet, migrated live and verified, on an embedded server
 	@$(PYMIG) demo $(workers)

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from pymig import db, errors, show
+from pymig import db, disk, errors, show
 from pymig.errors import (
     DifferenceError,
     InterruptedByUser,
@@ -63,6 +63,17 @@ Ship = Annotated[
         "--ship", callback=_named, help="One ship, a comma list, or all (smallest first)."
     ),
 ]
+Held = Annotated[
+    str,
+    typer.Option("--ship", callback=_named, help="One ship, a comma list, or all of the source."),
+]
+AlertConfig = Annotated[
+    Path, typer.Option("--config", help="Configuration of apprise: addresses, each with a tag.")
+]
+MetricsHost = Annotated[
+    str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets the network in.")
+]
+MetricsPort = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: any.")]
 Source = Annotated[
     str | None, typer.Option("--source", help="The source; not needed where one is registered.")
 ]
@@ -410,13 +421,23 @@ def status(
 
 
 @app.command(epilog="Example: pymig worker")
-def worker(source: Source = None) -> None:
+def worker(
+    source: Source = None,
+    metrics_host: Annotated[
+        str, typer.Option("--metrics-host", help="Address of the metrics.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve metrics, too.")
+    ] = None,
+) -> None:
     """Keep wide tables in sync, add channels and (by policy) ships, until stopped."""
     from pymig.worker import keep_in_sync
 
     options, settings = _options(source=source), Settings.load()
     _check_source(options)  # says at once where there is no server, no pymig, no such source
     with _stoppable() as stop:
+        if metrics_port is not None:
+            _serve_metrics(metrics_host, metrics_port)
         _OUT.print("The worker runs; Ctrl-C or SIGTERM ends it after the current pass.")
         keep_in_sync(_conninfo(), stop, source=options.source, poll_seconds=settings.poll_seconds)
 
@@ -650,6 +671,70 @@ def archive_import(
     _say(f"{rows:,} rows are in the archive table again; the file stays")
 
 
+@app.command(epilog="Example: pymig metrics --port 9188")
+def metrics(host: MetricsHost = "127.0.0.1", port: MetricsPort = 9188) -> None:
+    """Serve metrics for Prometheus at /metrics, until Ctrl-C."""
+    with _stoppable() as stop:
+        _serve_metrics(host, port)
+        stop.wait()
+
+
+@app.command(epilog="Example: pymig notify --config alerts.yml")
+def notify(
+    config: AlertConfig,
+    digest: Annotated[
+        float, typer.Option("--digest", min=0, help="Seconds between two digests of warnings.")
+    ] = 900,
+    test: Annotated[
+        bool, typer.Option("--test", help="Send everybody a message, and end.")
+    ] = False,
+) -> None:
+    """Tell people about events: CRITICAL at once, WARNING in a digest, all of them as a log."""
+    from pymig import notify as notifier
+
+    if test:
+        for reached in notifier.test(config):
+            _say(f"Sent to {reached}")
+        return
+    everybody = notifier.targets(config)
+    _read("source")  # says at once where there is no server, or no pymig
+    with _stoppable() as stop:
+        notifier.watch(_conninfo(), everybody, _say, stop, digest)
+
+
+@app.command(epilog="Example: pymig pause --ship SHIP1")
+def pause(ship: Held = "all", source: Source = None) -> None:
+    """Let the history of ships wait, until resume; sync goes on."""
+    _hold("pause", ship, source, "paused: no chunk is begun; sync goes on")
+
+
+@app.command(epilog="Example: pymig resume --ship SHIP1")
+def resume(ship: Held = "all", source: Source = None) -> None:
+    """Go on with the history of ships that pause held up."""
+    _hold("resume", ship, source, "goes on")
+
+
+@app.command(epilog="Example: pymig throttle --set 'replica lag=1e9' --off 'lock waits'")
+def throttle(
+    limits: Annotated[
+        list[str] | None, typer.Option("--set", help="CONDITION=LIMIT; as often as you like.")
+    ] = None,
+    off: Annotated[
+        list[str] | None, typer.Option("--off", help="A condition that holds nothing up any more.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What makes history wait: conditions with their limits, and the values just now."""
+    chosen = [(name, None) for name in off or []] + [_limit(pair) for pair in limits or []]
+    with _session() as session:
+        for condition, limit in chosen:
+            session.call("set_throttle", p_condition=condition, p_max=limit)
+        session.run(disk.report)
+        session.select("look_at_throttle")
+        rows = session.read("throttle")
+    _show_rows(sorted(rows, key=lambda row: row["condition"]), as_json, show.throttle)
+
+
 @app.command(epilog="Example: pymig rollback --ship SHIP1")
 def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = LOCK_WAIT) -> None:
     """Drop the wide tables of ships and stop their sync; the narrow table was never changed."""
@@ -841,6 +926,37 @@ def _show_rows(rows: list[db.Row], as_json: bool, table: Callable[[list[db.Row]]
         )
     else:
         _OUT.print(table(rows))
+
+
+def _serve_metrics(host: str, port: int) -> None:
+    from pymig.metrics import serve
+
+    try:
+        found = serve(_conninfo(), host, port)
+    except OSError as error:
+        raise UsageError(
+            f"Metrics can't be served on {host}:{port}: {error.strerror}.", "Choose another --port."
+        ) from error
+    _say(f"Metrics: http://{host}:{found}/metrics")
+
+
+def _hold(procedure: str, ships: str, source: str | None, said: str) -> None:
+    """Pause or resume ships; all means the source, also ships that are still to come."""
+    options = _options(source=source)
+    with _session() as session:
+        for name in [None] if ships == "all" else _resolve(ships, options):
+            session.call(procedure, p_entity=name, p_source=options.source)
+            _say(f"{name or 'all ships'}: {said}")
+
+
+def _limit(pair: str) -> tuple[str, float]:
+    name, _, limit = pair.rpartition("=")
+    try:
+        return name.strip(), float(limit)
+    except ValueError:
+        raise UsageError(
+            f"{pair!r} is not CONDITION=LIMIT.", "For example --set 'replica lag=1e9'."
+        ) from None
 
 
 def _run_concurrently(session: db.Session, statement: str) -> None:

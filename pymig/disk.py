@@ -1,4 +1,4 @@
-"""How much room a server has left, where it is on this machine: SQL can't see it."""
+"""How full a server's disk is, where it is on this machine: SQL can't see it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _WHERE: Final = """
 SELECT s.setting AS folder, extract(epoch FROM pg_postmaster_start_time())::float8 AS started
 FROM pg_catalog.pg_settings AS s WHERE s.name = 'data_directory'
 """
+_REPORT: Final = "SELECT pymig.report_throttle('disk used', %s)"
 
 
 def free_bytes(conn: Connection) -> int | None:
@@ -21,13 +22,24 @@ def free_bytes(conn: Connection) -> int | None:
 
     None where that is not on this machine, which postmaster.pid tells, or may not be looked at.
     """
+    folder = _data_directory(conn)
+    return shutil.disk_usage(folder).free if folder else None
+
+
+def report(conn: Connection) -> None:
+    """Tell pymig.throttle how full that disk is, in percent; nothing where it is elsewhere."""
+    if folder := _data_directory(conn):
+        usage = shutil.disk_usage(folder)
+        conn.execute(_REPORT, [100 * (1 - usage.free / usage.total)])
+
+
+def _data_directory(conn: Connection) -> Path | None:
     row = conn.execute(_WHERE).fetchone()
     if row is None:  # hidden from roles without pg_read_all_settings
         return None
     folder = Path(row["folder"])
     try:
         started = int((folder / "postmaster.pid").read_text("utf-8").split("\n")[2])
-        free = shutil.disk_usage(folder).free
     except (OSError, ValueError, IndexError):
         return None
-    return free if abs(started - row["started"]) < _TOLERANCE else None
+    return folder if abs(started - row["started"]) < _TOLERANCE else None

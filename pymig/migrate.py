@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pymig import db
+from pymig import db, disk
 from pymig.errors import InterruptedByUser, NotDoneError, PymigError, unexpected
 from pymig.progress import Progress, QuietProgress
 from pymig.worker import BackgroundWorker
@@ -21,6 +21,8 @@ from pymig.worker import BackgroundWorker
 _WAIT_SECONDS: Final = 0.1
 #: How often the progress is read, in seconds.
 _LOOK_SECONDS: Final = 0.5
+#: Pause before asking again where work is paused or throttled, in seconds.
+_HELD_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,14 @@ class _Migration:
         ):
             for thread in threads:
                 thread.start()
+            held = None
             while alive := [thread for thread in threads if thread.is_alive()]:
                 alive[0].join(_LOOK_SECONDS)
                 for row in self._look(look, ship):
                     task.show(row["rows_done"], row["rows_estimated"], row["percent"])
+                before, held = held, next((t.held_up_by for t in alive if t.held_up_by), None)
+                if bool(before) != bool(held):
+                    self.progress.say(f"{ship}: {f'waits, {held}' if held else 'goes on'}")
         self._raise_if_stopped()
         for thread in threads:
             if thread.error:
@@ -217,6 +223,7 @@ class _Migration:
 
     def _look(self, session: db.Session, ship: str) -> list[db.Row]:
         try:
+            session.run(disk.report)
             return session.select("progress", p_entity=ship, p_source=self.options.source)
         except PymigError:
             return []  # the movers will say what is wrong
@@ -269,6 +276,7 @@ class _ChunkMover(threading.Thread):
     def __init__(self, migration: _Migration, ship: str, number: int) -> None:
         super().__init__(name=f"pymig backfill {number + 1}", daemon=True)
         self.outcome = ""
+        self.held_up_by: str | None = None
         self.error: PymigError | None = None
         self._migration: Final = migration
         self._ship: Final = ship
@@ -287,8 +295,11 @@ class _ChunkMover(threading.Thread):
                 migration.conninfo, f"backfill {self._number + 1}", migration.stop
             ) as session:
                 while self.outcome not in ("done", "failed") and not migration.stop.is_set():
-                    self.outcome = session.select("backfill_chunk", **params)[0]["outcome"]
-                    if self.outcome in ("wait", "retry"):
+                    step = session.select("backfill_chunk", **params)[0]
+                    self.outcome, self.held_up_by = step["outcome"], step["held_up_by"]
+                    if self.outcome == "held":
+                        migration.stop.wait(_HELD_SECONDS)
+                    elif self.outcome in ("wait", "retry"):
                         migration.stop.wait(_WAIT_SECONDS)
         except Exception as error:  # raised again by whoever waits for this thread
             self.error = unexpected(error)

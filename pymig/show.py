@@ -201,6 +201,28 @@ def routing(rows: list[Row]) -> Table | str:
     return table
 
 
+def throttle(rows: list[Row]) -> Table:
+    """pymig.throttle: a line per condition; what holds work up in red."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("condition", no_wrap=True)
+    for name in ("now", "limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("")
+    for row in rows:
+        limit, value = row["max_value"], row["value"]
+        is_over = None not in (limit, value) and value > limit
+        table.add_row(
+            Text(row["condition"]),
+            "" if value is None or limit is None else f"{value:,.0f}",
+            "off" if limit is None else f"{limit:,.0f}",
+            Text(row["unit"]),
+            Text(row["error"] or (row["what_to_do"] if is_over else "")),
+            style="red" if is_over else "dim" if limit is None else None,
+        )
+    return table
+
+
 def _status_table(rows: list[Row], hidden: list[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = [name for name in _STATUS_COLUMNS if name not in hidden]
@@ -245,6 +267,9 @@ def _warning(rows: list[Row]) -> str:
         warnings.append("Triggers are not as installed: run start-sync, then verify with repair.")
     if any(row["keys_lost"] for row in working):
         warnings.append("The queue was full and changes were not recorded: the worker repairs it.")
+    for reason in sorted({row["held_up_by"] for row in rows} - {None}):
+        ships = ", ".join(row["entity"] for row in rows if row["held_up_by"] == reason)
+        warnings.append(f"History of {ships} waits, {reason}.")
     if any(row["sync"] == "direct, paused" for row in working):
         warnings.append("Direct writes pause, and the worker does them: see pymig.event.")
     return " ".join(warnings)

@@ -40,6 +40,8 @@ CREATE TABLE pymig.source (
     compat_view text,
     archive_table text,
     wide_partitions text NOT NULL DEFAULT 'none' CHECK (wide_partitions IN ('none', 'month')),
+    paused_at timestamptz,
+    paused_by text,
     keep_wide interval CHECK (keep_wide > interval '0'),
     CHECK (keep_wide IS NULL OR wide_partitions = 'month')
 );
@@ -82,6 +84,8 @@ COMMENT ON COLUMN pymig.source.verify_after IS 'Not before this time is the next
 COMMENT ON COLUMN pymig.source.certificate_age IS 'After this time a certificate is stale; NULL: never for its age.';
 COMMENT ON COLUMN pymig.source.archive_table IS 'Where finalize puts the narrow rows it deletes, qualified and quoted; NULL: nothing was archived yet.';
 COMMENT ON COLUMN pymig.source.wide_partitions IS 'How wide tables are partitioned that are created from now on: none or month.';
+COMMENT ON COLUMN pymig.source.paused_at IS 'Since when all its entities are paused; NULL: they are not.';
+COMMENT ON COLUMN pymig.source.paused_by IS 'Who paused them.';
 COMMENT ON COLUMN pymig.source.keep_wide IS 'Months of finalized entities that are older are dropped from their wide tables; NULL: none is.';
 COMMENT ON COLUMN pymig.source.compat_view IS 'The narrow-shaped view for applications that keep their SQL, qualified and quoted; NULL: none was asked for.';
 
@@ -112,6 +116,8 @@ CREATE TABLE pymig.entity (
     keep_narrow interval CHECK (keep_narrow >= interval '0'),
     is_archived boolean NOT NULL DEFAULT true,
     is_monthly boolean NOT NULL DEFAULT false,
+    paused_at timestamptz,
+    paused_by text,
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
@@ -141,6 +147,8 @@ COMMENT ON COLUMN pymig.entity.cut_over_at IS 'When it was cut over; since then 
 COMMENT ON COLUMN pymig.entity.is_held IS 'Its cutover waits until release_cut_over.';
 COMMENT ON COLUMN pymig.entity.keep_narrow IS 'Narrow rows older than that are retired, once it is finalized.';
 COMMENT ON COLUMN pymig.entity.is_archived IS 'What is retired goes to the archive table; false: it is deleted.';
+COMMENT ON COLUMN pymig.entity.paused_at IS 'Since when its history is not moved and not verified; NULL: it is.';
+COMMENT ON COLUMN pymig.entity.paused_by IS 'Who paused it.';
 COMMENT ON COLUMN pymig.entity.is_monthly IS 'Its wide tables are partitioned by month.';
 COMMENT ON COLUMN pymig.entity.routing IS 'Where read() and the compat view take its rows from: narrow, wide, percent (so many of 100 sessions from wide), shadow (both, compared; narrow is returned).';
 COMMENT ON COLUMN pymig.entity.routing_percent IS 'Sessions of 100 that read wide, with routing percent.';
@@ -547,6 +555,78 @@ COMMENT ON COLUMN pymig.event.entity IS 'Entity it concerns.';
 COMMENT ON COLUMN pymig.event.what IS 'Short, stable name of the kind of event.';
 COMMENT ON COLUMN pymig.event.detail IS 'The sentence for a person.';
 COMMENT ON COLUMN pymig.event.who IS 'Role that caused it.';
+
+CREATE TABLE pymig.throttle (
+    condition text PRIMARY KEY,
+    measure text,
+    is_rate boolean NOT NULL DEFAULT false,
+    unit text NOT NULL,
+    max_value double precision,
+    what_to_do text NOT NULL,
+    value double precision,
+    raw double precision,
+    checked_at timestamptz,
+    error text
+);
+COMMENT ON TABLE pymig.throttle IS 'When history waits: conditions with a limit each. Change a limit with set_throttle or UPDATE while work goes on, and add conditions of your own.';
+COMMENT ON COLUMN pymig.throttle.condition IS 'Name of the condition.';
+COMMENT ON COLUMN pymig.throttle.measure IS 'SELECT of one number, run twice a second at most while there is work; NULL as its result: not known, and no reason to wait. NULL here: somebody reports the value (report_throttle).';
+COMMENT ON COLUMN pymig.throttle.is_rate IS 'The measure is a counter, and its increase a second is the value.';
+COMMENT ON COLUMN pymig.throttle.unit IS 'Unit of value and max_value.';
+COMMENT ON COLUMN pymig.throttle.max_value IS 'Work waits while the value is greater; NULL: the condition is not looked at.';
+COMMENT ON COLUMN pymig.throttle.what_to_do IS 'For a person who finds work held up by it.';
+COMMENT ON COLUMN pymig.throttle.value IS 'As measured last.';
+COMMENT ON COLUMN pymig.throttle.raw IS 'Of a rate, the counter as read last.';
+COMMENT ON COLUMN pymig.throttle.checked_at IS 'When it was measured last; after 10 seconds it counts no more.';
+COMMENT ON COLUMN pymig.throttle.error IS 'Why it could not be measured.';
+INSERT INTO pymig.throttle (condition, unit, max_value, is_rate, measure, what_to_do) VALUES
+    ('replica lag', 'bytes', 268435456, false, 'SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)) FROM pg_stat_replication AS r WHERE r.state = ''streaming''',
+        'A standby replays more slowly than this server writes: look at its disk, and for queries that hold its replay up.'),
+    ('wal kept by slots', 'bytes', 17179869184, false, 'SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)) FROM pg_replication_slots AS s WHERE s.wal_status <> ''lost''',
+        'A replication slot is not read: see to its consumer, or drop it with pg_drop_replication_slot.'),
+    ('archiver backlog', 'files', 100, false, 'SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE ''%.ready'' AND current_setting(''archive_mode'') <> ''off''',
+        'archive_command fails or is slow: see pg_stat_archiver and the server''s log.'),
+    ('wal rate', 'bytes/s', NULL, true, 'SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), ''0/0'')',
+        'The server writes more WAL than its limit; it goes on by itself when that is less.'),
+    ('checkpoint pressure', '% of max_wal_size', 90, false, 'SELECT 100 * pg_wal_lsn_diff(pg_current_wal_lsn(), c.redo_lsn) / pg_size_bytes(current_setting(''max_wal_size'')) FROM pg_control_checkpoint() AS c',
+        'Checkpoints come later than max_wal_size asks for: raise it, or find what keeps the disk busy.'),
+    ('active sessions', 'sessions', NULL, false, 'SELECT count(*) FROM pg_stat_activity AS a WHERE a.backend_type = ''client backend'' AND a.state = ''active'' AND a.application_name NOT LIKE ''pymig%''',
+        'The server is busy with others; it goes on by itself when they are fewer.'),
+    ('lock waits', 'sessions', 20, false, 'SELECT count(*) FROM pg_stat_activity AS a WHERE a.wait_event_type = ''Lock'' AND a.application_name NOT LIKE ''pymig%''',
+        'Sessions wait for locks of each other: see pg_blocking_pids().'),
+    ('anti-wraparound vacuum', 'tables', 0, false, 'SELECT count(*) FROM pg_stat_activity AS a WHERE a.backend_type = ''autovacuum worker'' AND a.query LIKE ''%(to prevent wraparound)''',
+        'Autovacuum freezes a table to prevent wraparound: let it end.'),
+    ('oldest snapshot', 's', 3600, false, 'SELECT max(extract(epoch FROM clock_timestamp() - a.xact_start)) FROM pg_stat_activity AS a WHERE a.backend_xmin IS NOT NULL AND a.application_name NOT LIKE ''pymig%''',
+        'A transaction has been open for so long that dead rows pile up: end it (pg_terminate_backend), or wait for it.'),
+    ('maintenance window', 'outside = 1', NULL, false, 'SELECT pymig.outside_window(''22:00'', ''06:00'', ''UTC'')',
+        'It is not the time for it; it goes on by itself when the window opens.'),
+    ('disk used', '%', 95, false, NULL,
+        'The disk of the data directory fills up: make room. A pymig command on the server itself reports this.');
+
+CREATE TABLE pymig.alert_target (
+    target text,
+    level text CHECK (level IN ('INFO', 'WARNING', 'CRITICAL')),
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (target, level)
+);
+COMMENT ON TABLE pymig.alert_target IS 'Whom pymig notify tells of events of which level. Addresses and passwords are not here, but in its configuration file.';
+COMMENT ON COLUMN pymig.alert_target.target IS 'A digest of its address, or log.';
+COMMENT ON COLUMN pymig.alert_target.level IS 'Level of the events it gets.';
+COMMENT ON COLUMN pymig.alert_target.since IS 'Events from before are not told.';
+
+CREATE TABLE pymig.told (
+    target text,
+    level text,
+    event bigint,
+    told_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (target, level, event),
+    FOREIGN KEY (target, level) REFERENCES pymig.alert_target ON DELETE CASCADE
+);
+COMMENT ON TABLE pymig.told IS 'Events a target was told, for a week. One by one: an event of a long transaction shows up after younger ones.';
+COMMENT ON COLUMN pymig.told.target IS 'Target.';
+COMMENT ON COLUMN pymig.told.level IS 'Level.';
+COMMENT ON COLUMN pymig.told.event IS 'Event.';
+COMMENT ON COLUMN pymig.told.told_at IS 'When the message had left.';
 
 CREATE TYPE pymig.planned_channel AS (channel text, part int, wide_column text, column_type text);
 COMMENT ON TYPE pymig.planned_channel IS 'A channel as plan() would lay it out.';

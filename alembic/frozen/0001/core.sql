@@ -3150,6 +3150,25 @@ $$;
 COMMENT ON FUNCTION pymig._heartbeat(text) IS
     'Leaves a heartbeat, at most one a second; forgets workers that were silent for a day. The first after a minute without any leaves an event.';
 
+-- sql/core/functions/_held_up.sql
+CREATE OR REPLACE FUNCTION pymig._held_up(p_source text, p_entity text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT format('paused by %s since %s', p.paused_by, date_trunc('second', p.paused_at))
+         FROM (
+             SELECT e.paused_at, e.paused_by FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity
+             UNION ALL
+             SELECT s.paused_at, s.paused_by FROM pymig.source AS s WHERE s.source = p_source) AS p
+         WHERE p.paused_at IS NOT NULL
+         ORDER BY p.paused_at LIMIT 1),
+        'throttled: ' || pymig._throttled())
+$$;
+COMMENT ON FUNCTION pymig._held_up(text, text) IS 'Why the history of an entity is not moved and not verified just now; NULL: it is.';
+
 -- sql/core/functions/_hold_cut_over.sql
 CREATE OR REPLACE FUNCTION pymig._hold_cut_over(p_source text, p_entity text, p_is_held boolean)
 RETURNS void
@@ -6057,6 +6076,39 @@ $$;
 COMMENT ON FUNCTION pymig._serve_partition(pymig.source, interval) IS
     'The next step for the next partition, in a transaction of its own: arm a new one; queue what wide has in its range, then what it has itself; take the triggers from one that is gone. false: nothing is due.';
 
+-- sql/core/functions/_set_paused.sql
+CREATE OR REPLACE FUNCTION pymig._set_paused(p_entity text, p_source text, p_is_paused boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._canonical_entity(v_source, p_entity) END;
+    v_is_changed boolean := false;
+BEGIN
+    IF v_entity IS NULL THEN
+        UPDATE pymig.source AS s SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END
+        WHERE s.source = v_source.source AND (s.paused_at IS NOT NULL) <> p_is_paused;
+        v_is_changed := FOUND;
+    ELSIF NOT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = v_entity) THEN
+        RAISE EXCEPTION 'no entity % is known in source %', quote_literal(v_entity), quote_literal(v_source.source)
+            USING ERRCODE = 'PM002', HINT = 'Known are those that were planned or migrated: SELECT entity, state FROM pymig.status.';
+    END IF;
+    -- Resumed as a whole, none of the source stays behind.
+    IF v_entity IS NOT NULL OR NOT p_is_paused THEN
+        UPDATE pymig.entity AS e SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END
+        WHERE e.source = v_source.source AND e.entity = coalesce(v_entity, e.entity) AND (e.paused_at IS NOT NULL) <> p_is_paused;
+        v_is_changed := v_is_changed OR FOUND;
+    END IF;
+    IF v_is_changed THEN
+        PERFORM pymig._note('INFO', v_source.source, v_entity, CASE WHEN p_is_paused THEN 'paused' ELSE 'resumed' END,
+            CASE WHEN p_is_paused THEN 'History waits; sync goes on.' ELSE 'History goes on.' END);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._set_paused(text, text, boolean) IS 'What pause and resume do. PM001, PM002.';
+
 -- sql/core/functions/_set_restore_point.sql
 CREATE OR REPLACE FUNCTION pymig._set_restore_point(p_source text, p_entity text)
 RETURNS void
@@ -6326,6 +6378,19 @@ AS $$
     SELECT coalesce(sum(pg_total_relation_size(t.relid)), pg_total_relation_size(p_table)) FROM pg_partition_tree(p_table) AS t
 $$;
 COMMENT ON FUNCTION pymig._table_bytes(regclass) IS 'Bytes of a table with its indexes, TOAST and partitions; NULL for NULL.';
+
+-- sql/core/functions/_throttled.sql
+CREATE OR REPLACE FUNCTION pymig._throttled()
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('%s (%s %s, limit %s)', t.condition, CASE WHEN abs(t.value) < 1e15 THEN trim_scale(round(t.value::numeric, 1))::text ELSE t.value::text END, t.unit, t.max_value), ', ' ORDER BY t.condition)
+    FROM pymig.throttle AS t
+    WHERE t.value > t.max_value AND t.checked_at > clock_timestamp() - interval '10 seconds'
+$$;
+COMMENT ON FUNCTION pymig._throttled() IS 'What history waits for, as measured last; NULL: nothing.';
 
 -- sql/core/functions/_tick_of_day.sql
 CREATE OR REPLACE FUNCTION pymig._tick_of_day(p_source pymig.source, p_day date)
@@ -6942,7 +7007,7 @@ COMMENT ON FUNCTION pymig._write_wide() IS
 -- sql/core/functions/backfill_chunk.sql
 CREATE OR REPLACE FUNCTION pymig.backfill_chunk(
     p_entity text, p_source text DEFAULT NULL, p_workers int DEFAULT 1,
-    OUT outcome text, OUT chunk bigint, OUT narrow_rows bigint, OUT seconds double precision)
+    OUT outcome text, OUT chunk bigint, OUT narrow_rows bigint, OUT seconds double precision, OUT held_up_by text)
 RETURNS record
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -6955,6 +7020,12 @@ BEGIN
     PERFORM pymig._require_read_committed();
     IF pymig._is_backfilled(v_entity.state) THEN
         outcome := 'done';
+        RETURN;
+    END IF;
+    PERFORM pymig.look_at_throttle();
+    held_up_by := pymig._held_up(v_source.source, p_entity);
+    IF held_up_by IS NOT NULL THEN
+        outcome := 'held';
         RETURN;
     END IF;
     SELECT c.* INTO v_chunk
@@ -6978,7 +7049,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig.backfill_chunk(text, text, int) IS
-    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), failed (chunks are left that failed for good), done.';
+    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done.';
 
 -- sql/core/functions/bucket_of.sql
 CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)
@@ -7060,6 +7131,51 @@ $$;
 COMMENT ON FUNCTION pymig.discover_entities(text, boolean) IS
     'All entities of a source, complete: by a loose index scan (milliseconds) where an index leads with the entity, else by a scan (PM010 if that takes over a minute and is not allowed).';
 
+-- sql/core/functions/event_counts.sql
+CREATE OR REPLACE FUNCTION pymig.event_counts(OUT level text, OUT events bigint)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT l.level, count(e.event)
+    FROM unnest('{INFO,WARNING,CRITICAL}'::text[]) AS l (level) LEFT JOIN pymig.event AS e ON e.level = l.level
+    GROUP BY l.level
+$$;
+COMMENT ON FUNCTION pymig.event_counts() IS 'How many events of each level there have been, 0 too: for counters that rise from the start.';
+
+-- sql/core/functions/events_to_tell.sql
+CREATE OR REPLACE FUNCTION pymig.events_to_tell(
+    p_target text, p_level text, p_quiet interval DEFAULT '10 minutes',
+    OUT source text, OUT entity text, OUT what text, OUT times bigint, OUT first_at timestamptz, OUT last_at timestamptz, OUT detail text, OUT events bigint[])
+RETURNS SETOF record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO pymig.alert_target (target, level) VALUES (p_target, p_level) ON CONFLICT DO NOTHING;
+    DELETE FROM pymig.told AS t WHERE t.target = p_target AND t.level = p_level AND t.told_at < clock_timestamp() - interval '7 days';
+    RETURN QUERY
+    WITH known AS (
+        SELECT e.event, e.source, e.entity, e.what, e.happened_at, e.detail, t.told_at
+        FROM pymig.alert_target AS a
+        JOIN pymig.event AS e ON e.level = a.level AND e.happened_at >= greatest(a.since, clock_timestamp() - interval '6 days')
+        LEFT JOIN pymig.told AS t ON t.target = a.target AND t.level = a.level AND t.event = e.event
+        WHERE a.target = p_target AND a.level = p_level
+    )
+    SELECT k.source, k.entity, k.what, count(*) FILTER (WHERE k.told_at IS NULL), min(k.happened_at) FILTER (WHERE k.told_at IS NULL),
+        max(k.happened_at) FILTER (WHERE k.told_at IS NULL),
+        (array_agg(k.detail ORDER BY k.event DESC) FILTER (WHERE k.told_at IS NULL))[1], array_agg(k.event) FILTER (WHERE k.told_at IS NULL)
+    FROM known AS k
+    GROUP BY k.source, k.entity, k.what
+    -- What was told a moment ago is not told again, but counted.
+    HAVING count(*) FILTER (WHERE k.told_at IS NULL) > 0 AND coalesce(max(k.told_at), '-infinity') < clock_timestamp() - p_quiet
+    ORDER BY min(k.event) FILTER (WHERE k.told_at IS NULL);
+END
+$$;
+COMMENT ON FUNCTION pymig.events_to_tell(text, text, interval) IS
+    'Events of a level a target was not told yet, those of a kind and ship together: how many, the detail of the newest, their numbers. A kind it was told less than p_quiet ago waits. Asking for the first time makes the target known; it is told what happens from then on. For pymig notify, or a notifier of your own.';
+
 -- sql/core/functions/index_statements.sql
 CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)
 RETURNS SETOF text
@@ -7118,6 +7234,83 @@ END
 $$;
 COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
     'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. An index on a channel costs each rewritten wide row. PM009 for an unknown channel. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
+
+-- sql/core/functions/look_at_throttle.sql
+CREATE OR REPLACE FUNCTION pymig.look_at_throttle()
+RETURNS text
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    c_age constant interval := '500 ms';
+    v_before text;
+    v_now text;
+    v_raw double precision;
+    v_error text;
+    r_condition record;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pymig.throttle AS t
+        WHERE t.max_value IS NOT NULL AND t.measure IS NOT NULL AND coalesce(t.checked_at, '-infinity') < clock_timestamp() - c_age)
+        OR NOT pg_try_advisory_xact_lock(pymig._lock_key('throttle', '')) THEN
+        RETURN pymig._throttled();
+    END IF;
+    v_before := pymig._throttled();
+    -- One that somebody is just changing is left as it is: nobody waits for their COMMIT.
+    FOR r_condition IN
+        SELECT t.* FROM pymig.throttle AS t WHERE t.max_value IS NOT NULL AND t.measure IS NOT NULL ORDER BY t.condition FOR NO KEY UPDATE SKIP LOCKED
+    LOOP
+        v_raw := NULL;
+        v_error := NULL;
+        BEGIN
+            EXECUTE r_condition.measure INTO v_raw;
+        EXCEPTION
+            WHEN OTHERS THEN
+                v_error := format('%s (%s)', SQLERRM, SQLSTATE);
+        END;
+        UPDATE pymig.throttle AS t SET
+            value = CASE WHEN NOT t.is_rate THEN v_raw
+                WHEN t.raw IS NOT NULL THEN (v_raw - t.raw) / extract(epoch FROM clock_timestamp() - t.checked_at) END,
+            raw = CASE WHEN t.is_rate THEN v_raw END, checked_at = clock_timestamp(), error = v_error
+        WHERE t.condition = r_condition.condition;
+        IF v_error IS DISTINCT FROM r_condition.error AND v_error IS NOT NULL THEN
+            PERFORM pymig._note('WARNING', NULL, NULL, 'throttle not measured', format('%s: %s. It holds nothing up.', r_condition.condition, v_error));
+        END IF;
+    END LOOP;
+    v_now := pymig._throttled();
+    IF v_before IS NULL AND v_now IS NOT NULL THEN
+        PERFORM pymig._note('WARNING', NULL, NULL, 'throttled', format('History waits: %s.', v_now));
+    ELSIF v_before IS NOT NULL AND v_now IS NULL THEN
+        PERFORM pymig._note('INFO', NULL, NULL, 'no longer throttled', format('History goes on; it had waited: %s.', v_before));
+    END IF;
+    RETURN v_now;
+END
+$$;
+COMMENT ON FUNCTION pymig.look_at_throttle() IS
+    'Measures the conditions of pymig.throttle, unless somebody did in the last half second, and returns what history has to wait for (NULL: nothing). Whoever moves or verifies history asks; changes are events.';
+
+-- sql/core/functions/outside_window.sql
+CREATE OR REPLACE FUNCTION pymig.outside_window(p_from time, p_to time, p_time_zone text, p_days int[] DEFAULT '{1,2,3,4,5,6,7}')
+RETURNS int
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- After midnight a window that spans it still belongs to the day it began on.
+    SELECT (NOT CASE WHEN p_from <= p_to THEN l.now::time >= p_from AND l.now::time < p_to AND extract(isodow FROM l.now) = ANY (p_days)
+        ELSE l.now::time >= p_from AND extract(isodow FROM l.now) = ANY (p_days)
+          OR l.now::time < p_to AND extract(isodow FROM l.now - interval '1 day') = ANY (p_days) END)::int
+    FROM (SELECT clock_timestamp() AT TIME ZONE p_time_zone) AS l (now)
+$$;
+COMMENT ON FUNCTION pymig.outside_window(time, time, text, int[]) IS
+    'For the condition maintenance window of pymig.throttle: 0 from p_from until p_to (over midnight where that is earlier) on p_days (1 Monday … 7 Sunday, the day it begins), 1 otherwise. 22023 for an unknown time zone. Example: SELECT pymig.outside_window(''22:00'', ''06:00'', ''Asia/Seoul'', ''{1,2,3,4,5}'')';
 
 -- sql/core/functions/plan.sql
 CREATE OR REPLACE FUNCTION pymig.plan(
@@ -7285,6 +7478,17 @@ $$;
 COMMENT ON FUNCTION pymig.read(text, text[], text, text, text) IS
     'Cells of an entity in the narrow shape, from wherever its routing says: channel, time and value as text, and the kind of value (float8, int8, bool, text, numeric, jsonb). p_channels NULL: all; p_from, p_to: from this time on, before that one; NULL: no bound. One row a cell that is not NULL, in no promised order; rows that lost the tie-break or are in quarantine are no cells. '
     'Example: SELECT * FROM pymig.read(''SHIP1'', ''{/a,/b}'', ''2024-01-01'', ''2024-01-02'')';
+
+-- sql/core/functions/report_throttle.sql
+CREATE OR REPLACE FUNCTION pymig.report_throttle(p_condition text, p_value double precision)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE pymig.throttle AS t SET value = p_value, checked_at = clock_timestamp() WHERE t.condition = p_condition AND t.measure IS NULL
+$$;
+COMMENT ON FUNCTION pymig.report_throttle(text, double precision) IS
+    'For conditions that SQL can''t measure: the value, which counts for 10 seconds. Example: SELECT pymig.report_throttle(''disk used'', 96.5)';
 
 -- sql/core/functions/resolve_entities.sql
 CREATE OR REPLACE FUNCTION pymig.resolve_entities(
@@ -7477,6 +7681,17 @@ END
 $$;
 COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
     'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest would wait for.';
+
+-- sql/core/functions/workers_alive.sql
+CREATE OR REPLACE FUNCTION pymig.workers_alive()
+RETURNS bigint
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT count(*) FROM pymig.worker AS w WHERE w.seen_at > clock_timestamp() - interval '10 seconds'
+$$;
+COMMENT ON FUNCTION pymig.workers_alive() IS 'Workers with a heartbeat in the last 10 seconds.';
 
 -- sql/source/_aligned_sql.sql
 CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_type text, p_first int, p_last int)
@@ -8917,6 +9132,27 @@ END
 $$;
 COMMENT ON PROCEDURE pymig._unregister_all() IS 'Unregisters every source: the first step of uninstalling.';
 
+-- sql/core/procedures/_wait_while_held.sql
+CREATE OR REPLACE PROCEDURE pymig._wait_while_held(p_source text, p_entity text)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    LOOP
+        PERFORM pymig.look_at_throttle();
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN pymig._held_up(p_source, p_entity) IS NULL;
+            COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+        PERFORM pg_sleep(0.2);
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE pymig._wait_while_held(text, text) IS
+    'Returns once the history of an entity is neither paused nor throttled.';
+
 -- sql/core/procedures/backfill.sql
 CREATE OR REPLACE PROCEDURE pymig.backfill(p_entity text, p_source text DEFAULT NULL)
 LANGUAGE plpgsql
@@ -8941,7 +9177,7 @@ BEGIN
             RAISE EXCEPTION 'the backfill of % has chunks that failed for good', quote_literal(v_entity)
                 USING ERRCODE = 'PM012', DETAIL = pymig._failed_chunks(v_source, v_entity),
                 HINT = 'Remove the cause, then CALL pymig.start_sync(...) and backfill again: only these chunks are left.';
-        ELSIF v_step.outcome IN ('wait', 'retry') THEN
+        ELSIF v_step.outcome IN ('wait', 'retry', 'held') THEN
             -- Without a worker nobody else looks, and a chunk waits until the partitions are known.
             CALL pymig._follow_partitions(v_source);
             PERFORM pg_sleep(0.1);
@@ -9107,6 +9343,7 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
     LOOP
+        CALL pymig._wait_while_held(v_source.source, v_entity.entity);
         v_outcome := pymig._retire_next(v_source.source, v_entity.entity);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -9198,6 +9435,18 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.migrate_adopted(text) IS
     'Migrates the history of the entities the worker adopted by the policy auto, chunk by chunk, until nothing is left to do at once; then promotes drifted columns by policy. `pymig worker` runs it on a second connection, so that no chunk holds up a live key. Example: CALL pymig.migrate_adopted()';
+
+-- sql/core/procedures/pause.sql
+CREATE OR REPLACE PROCEDURE pymig.pause(p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._set_paused(p_entity, p_source, true);
+END
+$$;
+COMMENT ON PROCEDURE pymig.pause(text, text) IS
+    'Lets the history of an entity, or (p_entity NULL) of all entities of a source, wait: no chunk is begun, nothing is verified or retired until resume. Sync goes on, so wide stays equal as far as it is. Commands that move it wait, and go on by themselves. Recorded with who and when; survives restarts. Example: CALL pymig.pause(''SHIP1'')';
 
 -- sql/core/procedures/register_source.sql
 CREATE OR REPLACE PROCEDURE pymig.register_source(
@@ -9319,6 +9568,7 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
         PERFORM pg_sleep(extract(epoch FROM p_pause));
+        CALL pymig._wait_while_held(v_source.source, v_entity.entity);
     END LOOP;
         COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -9331,6 +9581,18 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.restore_narrow(text, text, interval) IS
     'The inverse of finalize: brings the narrow rows of an entity back, the newest bucket first, a bucket a transaction; from the archive table, and where nothing was archived from the wide tables (then without the columns wide does not keep, rows whose value was NULL, and rows that lost the tie-break). Run again it goes on. The entity is cut_over again. Example: CALL pymig.restore_narrow(''SHIP1'')';
+
+-- sql/core/procedures/resume.sql
+CREATE OR REPLACE PROCEDURE pymig.resume(p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._set_paused(p_entity, p_source, false);
+END
+$$;
+COMMENT ON PROCEDURE pymig.resume(text, text) IS
+    'The opposite of pause, for the same entity, or (p_entity NULL) for the source and all its entities. Example: CALL pymig.resume(''SHIP1'')';
 
 -- sql/core/procedures/retire.sql
 CREATE OR REPLACE PROCEDURE pymig.retire(p_source text DEFAULT NULL)
@@ -9358,7 +9620,7 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
         LOOP
-            EXIT WHEN clock_timestamp() > v_until;
+            EXIT WHEN clock_timestamp() > v_until OR pymig.look_at_throttle() IS NOT NULL OR pymig._held_up(r_entity.source, r_entity.entity) IS NOT NULL;
             BEGIN
                 EXIT WHEN pymig._retire_next(r_entity.source, r_entity.entity) <> 'retired';
             EXCEPTION
@@ -9404,6 +9666,7 @@ BEGIN
     FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
         v_until := clock_timestamp() + c_slice;
         LOOP
+            EXIT WHEN pymig.look_at_throttle() IS NOT NULL OR v_source.paused_at IS NOT NULL;
             v_due := pymig._due_bucket(v_source);
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -9693,6 +9956,27 @@ COMMENT ON PROCEDURE pymig.set_sync(text, text, text, interval) IS
     'How changes of an entity reach its wide table. pending: the worker writes them, a moment after their commit; ingest never waits for it. direct: INSERT, and UPDATE that keeps its keys, write them in their own transaction, so that it reads what it wrote; whatever can''t be written at once goes the way of pending, and so does all of the source for 10 seconds after a statement that took longer than p_budget. '
     'PM030 for a source without unique key, with a time grain, or partitioned, and for an entity whose wide tables are. Example: CALL pymig.set_sync(''SHIP1'', ''direct'')';
 
+-- sql/core/procedures/set_throttle.sql
+CREATE OR REPLACE PROCEDURE pymig.set_throttle(
+    p_condition text, p_max double precision DEFAULT NULL, p_measure text DEFAULT NULL, p_unit text DEFAULT NULL, p_is_rate boolean DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pymig.throttle AS t WHERE t.condition = p_condition) AND (p_measure IS NULL OR p_condition IS NULL) THEN
+        RAISE EXCEPTION 'there is no condition %', quote_nullable(p_condition)
+            USING ERRCODE = 'PM007', HINT = 'SELECT condition FROM pymig.throttle; one of your own needs p_measure, a SELECT of one number.';
+    END IF;
+    INSERT INTO pymig.throttle AS t (condition, measure, unit, max_value, is_rate, what_to_do)
+    VALUES (p_condition, p_measure, coalesce(p_unit, ''), p_max, coalesce(p_is_rate, false), 'A condition of your own.')
+    ON CONFLICT (condition) DO UPDATE SET max_value = excluded.max_value, measure = coalesce(p_measure, t.measure), unit = coalesce(p_unit, t.unit),
+        is_rate = coalesce(p_is_rate, t.is_rate), value = NULL, raw = NULL, checked_at = NULL, error = NULL;
+    PERFORM pymig._note('INFO', NULL, NULL, 'throttle set', format('%s: %s.', p_condition, coalesce('limit ' || p_max, 'not looked at')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_throttle(text, double precision, text, text, boolean) IS
+    'Sets the limit of a condition of pymig.throttle, at once for all that runs; p_max NULL: it is not looked at. With p_measure (a SELECT of one number; p_is_rate: a counter whose increase a second counts) a new condition, or another way to measure one. Recorded with who and when. PM007 for an unknown condition without p_measure. Example: CALL pymig.set_throttle(''replica lag'', 1e9)';
+
 -- sql/core/procedures/set_type_drift.sql
 CREATE OR REPLACE PROCEDURE pymig.set_type_drift(p_entity text, p_policy text, p_source text DEFAULT NULL)
 LANGUAGE plpgsql
@@ -9907,6 +10191,16 @@ $$;
 COMMENT ON PROCEDURE pymig.sync_pending(text, text, boolean) IS
     'One pass of the worker: recomputes all keys that are pending, a run of buckets a transaction; adds channels; adopts new entities by policy; rotates the queue; promotes drifted columns by policy. What arrives meanwhile is looked at every 100 ms, newest first. Several sessions may run it at once; pg_cron or `pymig worker` run it again and again. p_worker: name for the heartbeat. p_adopt false: leaves promotions and the history of adopted entities to another session''s migrate_adopted(). Example: CALL pymig.sync_pending()';
 
+-- sql/core/procedures/tell.sql
+CREATE OR REPLACE PROCEDURE pymig.tell(p_target text, p_level text, p_events bigint[])
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pymig.told (target, level, event) SELECT p_target, p_level, e.e FROM unnest(p_events) AS e (e) ON CONFLICT DO NOTHING
+$$;
+COMMENT ON PROCEDURE pymig.tell(text, text, bigint[]) IS
+    'Notes that a target was told these events. Call it once the message has left: one that is sent and not noted is sent again, none is lost. Example: CALL pymig.tell(''log'', ''INFO'', ''{17,18}'')';
+
 -- sql/core/procedures/tune_wide.sql
 CREATE OR REPLACE PROCEDURE pymig.tune_wide(p_entity text, p_source text DEFAULT NULL)
 LANGUAGE plpgsql
@@ -10034,6 +10328,7 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
     END IF;
     LOOP
+        CALL pymig._wait_while_held(v_source.source, v_entity.entity);
         -- In every transaction anew: it may have been rolled back meanwhile (PM004).
         IF p_repair AND pymig._has_unknown_channels(v_source, v_entity.entity) THEN
             PERFORM pymig._add_channels(v_source, v_entity.entity);
@@ -10145,10 +10440,11 @@ SELECT e.source, e.entity, e.state,
     CASE WHEN e.wide_table IS NOT NULL THEN format('%I.%I', s.wide_schema, e.wide_table) END AS wide_table,
     e.verified_at,
     s.triggers,
-    (SELECT count(*) FROM pymig.worker AS w WHERE w.seen_at > clock_timestamp() - interval '10 seconds') AS workers_alive,
+    pymig.workers_alive() AS workers_alive,
     e.last_error,
     e.wide_table IS NOT NULL AND (e.repair_from IS NOT NULL OR s.has_lost) AS keys_lost,
-    CASE WHEN e.sync = 'direct' AND s.is_paused THEN 'direct, paused' ELSE e.sync END AS sync
+    CASE WHEN e.sync = 'direct' AND s.is_paused THEN 'direct, paused' ELSE e.sync END AS sync,
+    CASE WHEN e.state IN ('planned', 'syncing', 'backfilled') OR e.paused_at IS NOT NULL THEN pymig._held_up(e.source, e.entity) END AS held_up_by
 FROM pymig.entity AS e
 JOIN source AS s USING (source)
 LEFT JOIN LATERAL (
@@ -10188,3 +10484,4 @@ COMMENT ON COLUMN pymig.status.workers_alive IS 'Workers with a heartbeat in the
 COMMENT ON COLUMN pymig.status.last_error IS 'Last error that has not gone away yet.';
 COMMENT ON COLUMN pymig.status.keys_lost IS 'Changes were not recorded (the queue was full), and their repair is not queued yet.';
 COMMENT ON COLUMN pymig.status.sync IS 'How changes reach the wide table: pending, direct, or direct, paused for up to 10 seconds because a statement took longer than its budget, or failed.';
+COMMENT ON COLUMN pymig.status.held_up_by IS 'Why its history waits: paused (by whom, since when), or throttled (by which conditions). NULL: it does not.';

@@ -31,7 +31,7 @@ SERVER_CHOICE: Final = "PYMIG_TEST_PG"
 SEED_SHARE: Final = 5
 CASE_SHARE: Final = 3
 #: Tests of the command line, of Python and of texts that are made without a look at the version.
-SAME_EVERYWHERE: Final = frozenset({"unit", "rendered", "test_cli.py"})
+SAME_EVERYWHERE: Final = frozenset({"unit", "rendered", "test_cli.py", "test_notify.py"})
 
 
 @dataclass(frozen=True)

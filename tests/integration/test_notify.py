@@ -125,15 +125,10 @@ def _notifier(
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    expected = len(re.findall("url:|://", config.read_text())) + 3
+    targets = len(re.findall("://", config.read_text())) + 3
     with psycopg.connect(db.url, autocommit=True) as conn:
-        until(
-            lambda: (
-                process.poll() is not None
-                or conn.execute("SELECT count(*) FROM pymig.alert_target").fetchone() >= (expected,)
-            ),
-            "it does not begin",
-        )
+        known = "SELECT count(*) = %s FROM pymig.alert_target"
+        until(lambda: conn.execute(known, [targets]).fetchone() == (True,), "it does not begin")
     try:
         yield process, lines
     finally:

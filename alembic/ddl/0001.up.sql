@@ -566,7 +566,8 @@ CREATE TABLE pymig.throttle (
     value double precision,
     raw double precision,
     checked_at timestamptz,
-    error text
+    error text,
+    is_over boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE pymig.throttle IS 'When history waits: conditions with a limit each. Change a limit with set_throttle or UPDATE while work goes on, and add conditions of your own.';
 COMMENT ON COLUMN pymig.throttle.condition IS 'Name of the condition.';
@@ -578,6 +579,7 @@ COMMENT ON COLUMN pymig.throttle.what_to_do IS 'For a person who finds work held
 COMMENT ON COLUMN pymig.throttle.value IS 'As measured last.';
 COMMENT ON COLUMN pymig.throttle.raw IS 'Of a rate, the counter as read last.';
 COMMENT ON COLUMN pymig.throttle.checked_at IS 'When it was measured last; after 10 seconds it counts no more.';
+COMMENT ON COLUMN pymig.throttle.is_over IS 'It held work up when it was measured last.';
 COMMENT ON COLUMN pymig.throttle.error IS 'Why it could not be measured.';
 INSERT INTO pymig.throttle (condition, unit, max_value, is_rate, measure, what_to_do) VALUES
     ('replica lag', 'bytes', 268435456, false, 'SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)) FROM pg_stat_replication AS r WHERE r.state = ''streaming''',
@@ -594,7 +596,7 @@ INSERT INTO pymig.throttle (condition, unit, max_value, is_rate, measure, what_t
         'The server is busy with others; it goes on by itself when they are fewer.'),
     ('lock waits', 'sessions', 20, false, 'SELECT count(*) FROM pg_stat_activity AS a WHERE a.wait_event_type = ''Lock'' AND a.application_name NOT LIKE ''pymig%''',
         'Sessions wait for locks of each other: see pg_blocking_pids().'),
-    ('anti-wraparound vacuum', 'tables', 0, false, 'SELECT count(*) FROM pg_stat_activity AS a WHERE a.backend_type = ''autovacuum worker'' AND a.query LIKE ''%(to prevent wraparound)''',
+    ('anti-wraparound vacuum', 'tables', 0, false, 'SELECT count(*) FROM pg_stat_activity AS a WHERE a.backend_type = ''autovacuum worker'' AND a.datname = current_database() AND a.query LIKE ''%(to prevent wraparound)''',
         'Autovacuum freezes a table to prevent wraparound: let it end.'),
     ('oldest snapshot', 's', 3600, false, 'SELECT max(extract(epoch FROM clock_timestamp() - a.xact_start)) FROM pg_stat_activity AS a WHERE a.backend_xmin IS NOT NULL AND a.application_name NOT LIKE ''pymig%''',
         'A transaction has been open for so long that dead rows pile up: end it (pg_terminate_backend), or wait for it.'),

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ class Mailbox:
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
         """A mail has come."""
-        self.mails.append(envelope.content.decode())
+        plain = message_from_bytes(envelope.content, policy=policy.default).get_body(("plain",))
+        assert plain
+        self.mails.append(plain.get_content())
         return "250 OK"
 
 
@@ -171,7 +174,7 @@ def test_each_level_its_way(
         ("pymig CRITICAL: X chunk failed", "failure")
     ]
     assert "Chunk 7 failed for good." in hook.posts[0]["message"]
-    text = "\n".join(box.mails).replace("=\n", "")
+    text = "\n".join(box.mails)
     assert text.count("History waits.") == 1
     assert "repaired (2 times): 4 differences." in text
     assert "3 differences" not in text

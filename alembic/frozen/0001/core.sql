@@ -7250,7 +7250,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     c_age constant interval := '500 ms';
-    v_before text;
+    v_was_over boolean := EXISTS (SELECT FROM pymig.throttle AS t WHERE t.is_over);
     v_now text;
     v_raw double precision;
     v_error text;
@@ -7258,11 +7258,10 @@ DECLARE
 BEGIN
     IF NOT EXISTS (
         SELECT FROM pymig.throttle AS t
-        WHERE t.max_value IS NOT NULL AND t.measure IS NOT NULL AND coalesce(t.checked_at, '-infinity') < clock_timestamp() - c_age)
+        WHERE t.max_value IS NOT NULL AND t.measure IS NOT NULL AND coalesce(t.checked_at, '-infinity') < clock_timestamp() - c_age OR t.is_over AND t.max_value IS NULL)
         OR NOT pg_try_advisory_xact_lock(pymig._lock_key('throttle', '')) THEN
         RETURN pymig._throttled();
     END IF;
-    v_before := pymig._throttled();
     -- One that somebody is just changing is left as it is: nobody waits for their COMMIT.
     FOR r_condition IN
         SELECT t.* FROM pymig.throttle AS t WHERE t.max_value IS NOT NULL AND t.measure IS NOT NULL ORDER BY t.condition FOR NO KEY UPDATE SKIP LOCKED
@@ -7285,10 +7284,12 @@ BEGIN
         END IF;
     END LOOP;
     v_now := pymig._throttled();
-    IF v_before IS NULL AND v_now IS NOT NULL THEN
+    UPDATE pymig.throttle AS t SET is_over = NOT t.is_over
+    WHERE t.condition IN (SELECT l.condition FROM pymig.throttle AS l WHERE l.is_over IS DISTINCT FROM coalesce(l.value > l.max_value, false) FOR NO KEY UPDATE SKIP LOCKED);
+    IF NOT v_was_over AND v_now IS NOT NULL THEN
         PERFORM pymig._note('WARNING', NULL, NULL, 'throttled', format('History waits: %s.', v_now));
-    ELSIF v_before IS NOT NULL AND v_now IS NULL THEN
-        PERFORM pymig._note('INFO', NULL, NULL, 'no longer throttled', format('History goes on; it had waited: %s.', v_before));
+    ELSIF v_was_over AND v_now IS NULL THEN
+        PERFORM pymig._note('INFO', NULL, NULL, 'no longer throttled', 'History goes on.');
     END IF;
     RETURN v_now;
 END

@@ -63,6 +63,7 @@ VERIFY_WRITES: Final = {
     "pymig.event_event_seq",
     "pymig.entity",
     "pymig.worker",  # the heartbeat of the drain that comes first
+    "pymig.throttle",  # as measured last
 }
 
 

@@ -31,6 +31,7 @@ ROW = {
     "last_error": None,
     "keys_lost": False,
     "sync": "direct",
+    "held_up_by": None,
 }
 UUID = "0b9fba53-9b50-4b8a-a1a8-2f0fd5ac0a3f"
 
@@ -100,6 +101,7 @@ def test_status_says_errors_below() -> None:
         ({"triggers": "drifted"}, "Triggers"),
         ({"keys_lost": True}, "full"),
         ({"sync": "direct, paused"}, "pause"),
+        ({"held_up_by": "paused by dba since today"}, "waits, paused by dba"),
     ],
 )
 def test_status_warns_below(item: dict[str, Any], word: str) -> None:

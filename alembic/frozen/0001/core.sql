@@ -10290,6 +10290,9 @@ DECLARE
     v_bucket bigint := -9223372036854775808;
     v_is_compared boolean;
     v_sentence text;
+    -- How often it is asked whether history has to wait; a bucket takes milliseconds.
+    c_look constant interval := '500 ms';
+    v_look_at timestamptz := '-infinity';
     -- How long a partition that is new may take to be armed.
     c_partition_wait constant interval := '1 minute';
 BEGIN
@@ -10329,7 +10332,10 @@ BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
     END IF;
     LOOP
-        CALL pymig._wait_while_held(v_source.source, v_entity.entity);
+        IF clock_timestamp() > v_look_at THEN
+            CALL pymig._wait_while_held(v_source.source, v_entity.entity);
+            v_look_at := clock_timestamp() + c_look;
+        END IF;
         -- In every transaction anew: it may have been rolled back meanwhile (PM004).
         IF p_repair AND pymig._has_unknown_channels(v_source, v_entity.entity) THEN
             PERFORM pymig._add_channels(v_source, v_entity.entity);

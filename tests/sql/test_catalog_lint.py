@@ -302,6 +302,8 @@ def _is_tolerated(name: str, body: str, level: str, message: str, detail: str) -
     if name == "_is_hypertable":
         return "_timescaledb_catalog" in message  # it asks first whether that is there
     if level == "security":
+        if name == "look_at_throttle":
+            return True  # it runs what the table's owner wrote there
         return name in BUILT_FROM_QUOTED_PARTS
     if message.endswith("is maybe unmodified"):
         return "RETURN QUERY" in body  # which sets the OUT columns

@@ -7,9 +7,7 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +17,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pymig.install import install
+from tests.command import Done
+from tests.command import run as run_command
 from tests.conftest import Database
 from tests.oracle import default_narrow, difference
 
@@ -51,33 +51,14 @@ ADD_PLANT: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command said and how it ended."""
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-
-
 Pymig = Callable[..., Done]
 
 
 def run(url: str, *arguments: str, **environment: str) -> Done:
     """Run the command line on a server; nothing it says may be a traceback."""
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", "from pymig.cli import main; main()", *arguments],
-        env={**os.environ, "DATABASE_URL": url, "COLUMNS": "80", **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+    done = run_command(arguments, {"DATABASE_URL": url, "COLUMNS": "80", **environment})
+    assert "Traceback" not in done.out + done.err, done.err
+    return done
 
 
 @pytest.fixture
@@ -94,10 +75,10 @@ def pymig(db: Database, conn: Connection) -> Pymig:
 
     install(db.url)  # once more: there is the default table now
 
-    def command(*arguments: str, **environment: str) -> Done:
+    def pymig(*arguments: str, **environment: str) -> Done:
         return run(db.url, *arguments, **environment)
 
-    return command
+    return pymig
 
 
 def succeed(done: Done) -> str:

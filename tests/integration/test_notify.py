@@ -22,6 +22,7 @@ import psycopg
 import pytest
 from aiosmtpd.controller import Controller
 
+from tests.command import run as run_command
 from tests.conftest import Database
 from tests.waiting import until
 
@@ -273,11 +274,8 @@ def test_what_comes_again_and_again_is_counted(db: Database, hook: Hook, tmp_pat
 
 
 def _run(db: Database, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", "from pymig.cli import main; main()", "notify", *arguments],
-        env={**os.environ, "DATABASE_URL": db.url, "COLUMNS": "200"}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+    done = run_command(("notify", *arguments), {"DATABASE_URL": db.url, "COLUMNS": "200"})
+    return done.code, done.out + done.err
 
 
 def test_test(db: Database, hook: Hook, tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ ROOM: Final = 6 * 1024**3  # bytes of memory the servers of all xdist workers ma
 SERVER_CHOICE: Final = "PYMIG_TEST_PG"
 #: A run with --brief takes one of so many seeds, and of so many cases of a parametrised test.
 SEED_SHARE: Final = 5
-CASE_SHARE: Final = 3
+CASE_SHARE: Final = 6
 #: Tests of the command line, of Python and of texts that are made without a look at the version.
-SAME_EVERYWHERE: Final = frozenset({"unit", "rendered", "test_cli.py", "test_notify.py"})
+SAME_EVERYWHERE: Final = frozenset(
+    {"unit", "rendered", "test_cli.py", "test_driver.py", "test_notify.py"}
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--brief",
         action="store_true",
-        help="nothing that is the same everywhere; of parameters every third, of seeds every fifth",
+        help="nothing that is the same everywhere; of parameters every sixth, of seeds every fifth",
     )
 
 

@@ -602,7 +602,7 @@ INSERT INTO pymig.throttle (condition, unit, max_value, is_rate, measure, what_t
         'A transaction has been open for so long that dead rows pile up: end it (pg_terminate_backend), or wait for it.'),
     ('maintenance window', 'outside = 1', NULL, false, 'SELECT pymig.outside_window(''22:00'', ''06:00'', ''UTC'')',
         'It is not the time for it; it goes on by itself when the window opens.'),
-    ('disk used', '%', 95, false, NULL,
+    ('disk used', '%', 98, false, NULL,
         'The disk of the data directory fills up: make room. A pymig command on the server itself reports this.');
 
 CREATE TABLE pymig.alert_target (

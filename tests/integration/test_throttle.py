@@ -19,6 +19,7 @@ from pymig import disk
 from pymig.db import Session
 from pymig.install import install
 from pymig.migrate import Options, migrate_ships
+from pymig.progress import QuietProgress
 from pymig.server import Cluster
 from tests.conftest import Database, _binaries
 from tests.oracle import Narrow, difference
@@ -283,7 +284,9 @@ class AntiWraparoundVacuum(Condition):
             self.conn.execute(
                 "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a WHERE a.backend_type = 'autovacuum worker'"
             )
-            self.conn.execute("VACUUM (FREEZE)")
+            # Another one may have begun already, for which VACUUM would wait to its end.
+            self.conn.execute("VACUUM (FREEZE, SKIP_LOCKED) old")
+            self.conn.execute("VACUUM (FREEZE, SKIP_LOCKED)")
             row = self.conn.execute(
                 "SELECT age(datfrozenxid) < 100000 FROM pg_database WHERE datname = current_database()"
             ).fetchone()
@@ -534,6 +537,29 @@ def test_a_source_is_paused_as_a_whole(own: Database) -> None:
     assert error.value.sqlstate == "PM007"
 
 
+def test_a_paused_ship_is_not_verified_again(own: Database) -> None:
+    """Neither what changed nor what was compared long ago; the other ship is, and it too once resumed."""
+    conn = own.connect()
+    conn.execute("UPDATE pymig.throttle SET max_value = NULL")
+    conn.execute("CALL pymig.set_verification(1)")
+    for ship in "XY":
+        conn.execute("CALL pymig.migrate(%s)", [ship])
+    conn.execute("CALL pymig.pause('X')")
+    conn.execute("UPDATE pymig.verification SET checked_at = checked_at - interval '1 day'")
+    conn.execute("CALL pymig.reverify()")
+    query: LiteralString = "SELECT count(*) FROM pymig.verification WHERE entity = %s AND checked_at > now() - interval '1 h'"
+    assert conn.execute(query, ["X"]).fetchone() == (0,)
+    assert conn.execute(query, ["Y"]).fetchone() != (0,)
+    conn.execute("CALL pymig.resume('X')")
+    conn.execute("UPDATE pymig.verification SET checked_at = checked_at - interval '1 day'")
+    until(
+        lambda: (
+            conn.execute("CALL pymig.reverify()") and conn.execute(query, ["X"]).fetchone() != (0,)
+        ),
+        "it is never looked at again",
+    )
+
+
 def test_it_stops_within_two_seconds(own: Database) -> None:
     """Chunks that are under way end; no other is begun."""
     conn = own.connect()
@@ -565,17 +591,11 @@ def test_it_stops_within_two_seconds(own: Database) -> None:
     assert difference(conn, NARROW, {"X"}) == []
 
 
-class _Said:
+class _Said(QuietProgress):
     """A progress that keeps what is said."""
 
     def __init__(self, said: list[str]) -> None:
         self._said = said
-
-    def task(self, title: str) -> Any:
-        """Nothing to see."""
-        from pymig.progress import QuietProgress
-
-        return QuietProgress().task(title)
 
     def say(self, sentence: str) -> None:
         """Keep it."""

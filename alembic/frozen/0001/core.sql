@@ -2146,8 +2146,10 @@ DECLARE
     -- The hour that is being written changes all the time.
     c_rest constant interval := '10 seconds';
 BEGIN
-    IF NOT EXISTS (SELECT FROM pymig.source AS s WHERE s.source = p_source.source AND s.verify_budget > 0 AND coalesce(s.verify_after, '-infinity') <= clock_timestamp())
+    IF NOT EXISTS (SELECT FROM pymig.source AS s WHERE s.source = p_source.source AND s.verify_budget > 0 AND s.paused_at IS NULL AND coalesce(s.verify_after, '-infinity') <= clock_timestamp())
         OR NOT pg_try_advisory_xact_lock(pymig._lock_key('verify', p_source.source)) THEN
+        RETURN;
+    ELSIF pymig.look_at_throttle() IS NOT NULL THEN
         RETURN;
     END IF;
     -- In a transaction of its own, before the comparison: what changes meanwhile is noted again, and no recompute waits for us.
@@ -2155,7 +2157,7 @@ BEGIN
     WHERE (c.source, c.entity, c.bucket) = (
         SELECT b.source, b.entity, b.bucket
         FROM pymig.changed_bucket AS b JOIN pymig.entity AS e USING (source, entity)
-        WHERE b.source = p_source.source AND b.changed_at < clock_timestamp() - c_rest AND e.verified_at IS NOT NULL AND pymig._is_backfilled(e.state)
+        WHERE b.source = p_source.source AND b.changed_at < clock_timestamp() - c_rest AND e.verified_at IS NOT NULL AND e.paused_at IS NULL AND pymig._is_backfilled(e.state)
         ORDER BY b.changed_at
         LIMIT 1)
     RETURNING c.entity, c.bucket INTO entity, bucket;
@@ -2163,14 +2165,14 @@ BEGIN
         -- Whatever was not looked at for longest: so each gets its turn, which drawing lots would not promise.
         SELECT v.entity, v.bucket INTO entity, bucket
         FROM pymig.verification AS v JOIN pymig.entity AS e USING (source, entity)
-        WHERE v.source = p_source.source AND v.checked_at < clock_timestamp() - c_rest AND e.verified_at IS NOT NULL AND pymig._is_backfilled(e.state)
+        WHERE v.source = p_source.source AND v.checked_at < clock_timestamp() - c_rest AND e.verified_at IS NOT NULL AND e.paused_at IS NULL AND pymig._is_backfilled(e.state)
         ORDER BY v.checked_at
         LIMIT 1;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION pymig._due_bucket(pymig.source) IS
-    'The bucket that is to be verified again next: the one that changed longest ago, else the one compared longest ago. NULL where the budget is spent, another worker is at it, or nothing is verified.';
+    'The bucket that is to be verified again next: the one that changed longest ago, else the one compared longest ago. NULL where the budget is spent, another worker is at it, all that is verified is paused, history is throttled, or nothing is verified.';
 
 -- sql/core/functions/_due_promotions.sql
 CREATE OR REPLACE FUNCTION pymig._due_promotions(p_source text)
@@ -3098,6 +3100,20 @@ END
 $$;
 COMMENT ON FUNCTION pymig._has_pending(pymig.source, text, bigint) IS
     'Is a key of this bucket pending that another transaction recorded, or may one have been lost?';
+
+-- sql/core/functions/_has_to_wait.sql
+CREATE OR REPLACE FUNCTION pymig._has_to_wait(p_source text, p_entity text)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig.look_at_throttle();
+    RETURN pymig._held_up(p_source, p_entity);
+END
+$$;
+COMMENT ON FUNCTION pymig._has_to_wait(text, text) IS
+    'Why the history of an entity has to wait, the throttle measured anew where that is due; NULL: it goes on. Whoever is about to move, verify or retire history asks this; _held_up only tells what is known.';
 
 -- sql/core/functions/_has_triggers.sql
 CREATE OR REPLACE FUNCTION pymig._has_triggers(p_source text, p_relation regclass)
@@ -7022,8 +7038,7 @@ BEGIN
         outcome := 'done';
         RETURN;
     END IF;
-    PERFORM pymig.look_at_throttle();
-    held_up_by := pymig._held_up(v_source.source, p_entity);
+    held_up_by := pymig._has_to_wait(v_source.source, p_entity);
     IF held_up_by IS NOT NULL THEN
         outcome := 'held';
         RETURN;
@@ -9137,16 +9152,15 @@ COMMENT ON PROCEDURE pymig._unregister_all() IS 'Unregisters every source: the f
 CREATE OR REPLACE PROCEDURE pymig._wait_while_held(p_source text, p_entity text)
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    v_why text;
 BEGIN
     LOOP
-        PERFORM pymig.look_at_throttle();
+        v_why := pymig._has_to_wait(p_source, p_entity);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
-        EXIT WHEN pymig._held_up(p_source, p_entity) IS NULL;
-            COMMIT;
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL search_path = pg_catalog, pg_temp;
+        EXIT WHEN v_why IS NULL;
         PERFORM pg_sleep(0.2);
     END LOOP;
 END
@@ -9611,6 +9625,7 @@ BEGIN
         SELECT e.source, e.entity FROM pymig.entity AS e
         WHERE e.state = 'finalized' AND e.source = coalesce(p_source, e.source) ORDER BY random()
     LOOP
+        CONTINUE WHEN pymig._has_to_wait(r_entity.source, r_entity.entity) IS NOT NULL;
         BEGIN
             PERFORM pymig._drop_old_months(r_entity.source, r_entity.entity);
         EXCEPTION
@@ -9621,7 +9636,7 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
         LOOP
-            EXIT WHEN clock_timestamp() > v_until OR pymig.look_at_throttle() IS NOT NULL OR pymig._held_up(r_entity.source, r_entity.entity) IS NOT NULL;
+            EXIT WHEN clock_timestamp() > v_until OR pymig._has_to_wait(r_entity.source, r_entity.entity) IS NOT NULL;
             BEGIN
                 EXIT WHEN pymig._retire_next(r_entity.source, r_entity.entity) <> 'retired';
             EXCEPTION
@@ -9667,7 +9682,6 @@ BEGIN
     FOREACH v_source IN ARRAY ARRAY(SELECT s FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source) ORDER BY s.source) LOOP
         v_until := clock_timestamp() + c_slice;
         LOOP
-            EXIT WHEN pymig.look_at_throttle() IS NOT NULL OR v_source.paused_at IS NOT NULL;
             v_due := pymig._due_bucket(v_source);
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall precheck plan migrate verify status worker certify cutover routing rollback pause resume throttle demo stop clean \
+.PHONY: help setup install uninstall precheck plan migrate verify status worker certify cutover routing rollback pause resume cancel throttle demo stop clean \
     test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs
 
 help: ## This list
@@ -101,6 +101,10 @@ pause: $(SETUP) ## Let the history of SHIP (default: all) wait; sync goes on
 
 resume: $(SETUP) ## Go on with it
 	@$(PYMIG) resume $(ship)
+
+cancel: $(SETUP) ## End the commands that move history of SHIP, until resume
+	@: $(say_which)
+	@$(PYMIG) cancel $(ship)
 
 throttle: $(SETUP) ## What makes history wait, with limits and values (ARGS= to change them)
 	@$(PYMIG) throttle $(ARGS)

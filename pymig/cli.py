@@ -67,6 +67,9 @@ Held = Annotated[
     str,
     typer.Option("--ship", callback=_named, help="One ship, a comma list, or all of the source."),
 ]
+Reason = Annotated[
+    str | None, typer.Option("--reason", help="For whoever finds it so: status shows it.")
+]
 AlertConfig = Annotated[
     Path, typer.Option("--config", help="Configuration of apprise: addresses, each with a tag.")
 ]
@@ -302,9 +305,20 @@ def migrate(
     source: Source = None,
     allow_scan: AllowScan = False,
     lock_wait: LockWait = LOCK_WAIT,
+    canary: Annotated[
+        str | None,
+        typer.Option(help="A ship to go first; the others wait until pymig resume."),
+    ] = None,
+    canary_pause: Annotated[
+        float | None,
+        typer.Option(help="Seconds after which they follow by themselves.", min=0),
+    ] = None,
 ) -> None:
     """Bring ships into sync, move their history, verify every cell. Stop and rerun as you like."""
-    from pymig.migrate import migrate_ships
+    from pymig.migrate import Canary, migrate_ships
+
+    if canary_pause is not None and not canary:
+        raise UsageError("There is no canary to wait for.", "Name it: --canary SHIP.")
 
     options = _options(
         source=source,
@@ -316,12 +330,14 @@ def migrate(
     )
     with _stoppable() as stop:
         report = migrate_ships(
-            _conninfo(), ship, options=options, progress=for_console(_OUT), stop=stop
+            _conninfo(),
+            ship,
+            options=options,
+            progress=for_console(_OUT),
+            stop=stop,
+            canary=Canary(canary, canary_pause) if canary else None,
         )
-    for result in report.ships:
-        if not result.error:
-            _say(f"{result.ship}: verified after {result.seconds:.1f} s")
-    _raise_failed([ship.error for ship in report.failed if ship.error], len(report.ships))
+    _raise_failed(report.failed, len(report.ships))
 
 
 @app.command("start-sync", epilog="Example: pymig start-sync --ship SHIP1")
@@ -359,12 +375,15 @@ def start_sync(
 @app.command(epilog="Example: pymig backfill --ship SHIP1 --workers 2")
 def backfill(ship: Ship, workers: Workers = None, source: Source = None) -> None:
     """Move the history of ships that sync already."""
-    from pymig.migrate import backfill_ship
+    from pymig.migrate import backfill_ships
 
     options = _options(source=source, workers=workers)
+    names = _resolve(ship, options)
     with _stoppable() as stop:
-        for name in _resolve(ship, options):
-            backfill_ship(_conninfo(), name, options=options, progress=for_console(_OUT), stop=stop)
+        report = backfill_ships(
+            _conninfo(), names, options=options, progress=for_console(_OUT), stop=stop
+        )
+    _raise_failed(report.failed, len(report.ships))
 
 
 @app.command(epilog="Example: pymig verify --ship all --repair")
@@ -374,30 +393,20 @@ def verify(
     source: Source = None,
 ) -> None:
     """Compare every cell of ships with the narrow table, while it is written."""
-    from pymig.migrate import about, verify_ship
+    from pymig.migrate import verify_ships
 
     options = _options(source=source)
     names = _migrated(ship, options)
-    failed: list[PymigError] = []
     with _stoppable() as stop:
-        for name in names:
-            try:
-                verify_ship(
-                    _conninfo(),
-                    name,
-                    source=options.source,
-                    repair=repair,
-                    progress=for_console(_OUT),
-                    stop=stop,
-                )
-                _say(f"{name}: every cell is equal")
-            except (InterruptedByUser, ServerError):
-                raise
-            except PymigError as error:
-                failed.append(error)
-                if len(names) > 1:
-                    _say(about(name, error))
-    _raise_failed(failed, len(names))
+        report = verify_ships(
+            _conninfo(),
+            names,
+            source=options.source,
+            repair=repair,
+            progress=for_console(_OUT),
+            stop=stop,
+        )
+    _raise_failed(report.failed, len(report.ships))
 
 
 @app.command(epilog="Example: pymig status --watch")
@@ -447,7 +456,7 @@ def certify(ship: Ship, source: Source = None) -> None:
     """Compare every cell of ships, and record in a certificate that all are equal."""
     options = _options(source=source)
     names = _migrated(ship, options)
-    failed: list[PymigError] = []
+    failed: dict[str, PymigError] = {}
     with _session() as session:
         for name in names:
             try:
@@ -456,7 +465,7 @@ def certify(ship: Ship, source: Source = None) -> None:
             except ServerError:
                 raise
             except PymigError as error:
-                failed.append(error)
+                failed[name] = error
                 if len(names) > 1:
                     _say(f"{name}: {error.message}")
     _raise_failed(failed, len(names))
@@ -703,15 +712,57 @@ def notify(
 
 
 @app.command(epilog="Example: pymig pause --ship SHIP1")
-def pause(ship: Held = "all", source: Source = None) -> None:
+def pause(ship: Held = "all", reason: Reason = None, source: Source = None) -> None:
     """Let the history of ships wait, until resume; sync goes on."""
-    _hold("pause", ship, source, "paused: no chunk is begun; sync goes on")
+    _control("pause", ship, source, "paused: no chunk is begun; sync goes on", p_reason=reason)
 
 
 @app.command(epilog="Example: pymig resume --ship SHIP1")
 def resume(ship: Held = "all", source: Source = None) -> None:
-    """Go on with the history of ships that pause held up."""
-    _hold("resume", ship, source, "goes on")
+    """Go on with the history of ships that were paused; cancelled ones may be started again."""
+    _control("resume", ship, source, "goes on")
+
+
+@app.command(epilog="Example: pymig cancel --ship SHIP1 --reason 'disk is needed'")
+def cancel(ship: Held, reason: Reason = None, source: Source = None) -> None:
+    """End the commands that move the history of ships, until resume; what is done stays."""
+    _control("cancel", ship, source, "cancelled: commands at it end; sync goes on", p_reason=reason)
+
+
+@app.command("set-workers", epilog="Example: pymig set-workers 4")
+def set_workers(
+    workers: Annotated[int, typer.Argument(min=0, max=64, help="How many; 0: as started.")],
+    ship: Held = "all",
+    source: Source = None,
+) -> None:
+    """How many connections move history, while it runs; with --ship how many at that ship."""
+    said = f"{workers} workers" if workers else "workers as the command is started"
+    _control("set_workers", ship, source, said, p_workers=workers or None)
+
+
+@app.command("set-chunk-target", epilog="Example: pymig set-chunk-target '500 ms'")
+def set_chunk_target(
+    target: Annotated[str, typer.Argument(help="How long a chunk should take.")],
+    ship: Held = "all",
+    source: Source = None,
+) -> None:
+    """How long chunks should take from the next one on, for the source or for --ship."""
+    _control("set_chunk_target", ship, source, f"chunks of {target}", p_target=target)
+
+
+@app.command("set-priority", epilog="Example: pymig set-priority 10 --ship SHIP1")
+def set_priority(
+    priority: Annotated[int, typer.Argument(help="Higher ones are migrated first; all have 0.")],
+    ship: Ship,
+    source: Source = None,
+) -> None:
+    """Which ships are migrated before others when several are."""
+    options = _options(source=source)
+    with _session() as session:
+        for name in _resolve(ship, options):
+            params = {"p_entity": name, "p_priority": priority, "p_source": options.source}
+            session.call("set_priority", **params)
+            _say(f"{name}: priority {priority}")
 
 
 @app.command(epilog="Example: pymig throttle --set 'replica lag=1e9' --off 'lock waits'")
@@ -885,14 +936,14 @@ def _is_asked(row: db.Row, names: list[str] | None, options: Options) -> bool:
     return _is_source(row, options) and (names is None or row["entity"] in names)
 
 
-def _raise_failed(failed: list[PymigError], ships: int) -> None:
-    """One ship's error as it is; of several that differ or are not done, how many."""
+def _raise_failed(failed: dict[str, PymigError], ships: int) -> None:
+    """One ship's error as it is; of several that differ or are not done, which are left."""
     if len(failed) == 1:
-        raise failed[0]
+        raise next(iter(failed.values()))
     if failed:
-        differ = all(isinstance(error, DifferenceError) for error in failed)
+        differ = all(isinstance(error, DifferenceError) for error in failed.values())
         raise (DifferenceError if differ else NotDoneError)(
-            f"{len(failed)} of {ships} ships are not verified.",
+            f"{len(failed)} of {ships} ships are left: {', '.join(failed)}.",
             "Repair them: pymig verify --repair." if differ else "Run the same command again.",
         )
 
@@ -940,12 +991,12 @@ def _serve_metrics(host: str, port: int) -> None:
     _say(f"Metrics: http://{host}:{found}/metrics")
 
 
-def _hold(procedure: str, ships: str, source: str | None, said: str) -> None:
-    """Pause or resume ships; all means the source, also ships that are still to come."""
+def _control(procedure: str, ships: str, source: str | None, said: str, **params: object) -> None:
+    """Pause ships, say; all means the source, also ships that are still to come."""
     options = _options(source=source)
     with _session() as session:
         for name in [None] if ships == "all" else _resolve(ships, options):
-            session.call(procedure, p_entity=name, p_source=options.source)
+            session.call(procedure, p_entity=name, p_source=options.source, **params)
             _say(f"{name or 'all ships'}: {said}")
 
 

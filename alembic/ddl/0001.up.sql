@@ -42,6 +42,10 @@ CREATE TABLE pymig.source (
     wide_partitions text NOT NULL DEFAULT 'none' CHECK (wide_partitions IN ('none', 'month')),
     paused_at timestamptz,
     paused_by text,
+    paused_for text,
+    is_cancelled boolean NOT NULL DEFAULT false,
+    workers int CHECK (workers BETWEEN 1 AND 64),
+    chunk_target interval NOT NULL DEFAULT '1 second' CHECK (chunk_target > interval '0'),
     keep_wide interval CHECK (keep_wide > interval '0'),
     CHECK (keep_wide IS NULL OR wide_partitions = 'month')
 );
@@ -86,6 +90,10 @@ COMMENT ON COLUMN pymig.source.archive_table IS 'Where finalize puts the narrow 
 COMMENT ON COLUMN pymig.source.wide_partitions IS 'How wide tables are partitioned that are created from now on: none or month.';
 COMMENT ON COLUMN pymig.source.paused_at IS 'Since when all its entities are paused; NULL: they are not.';
 COMMENT ON COLUMN pymig.source.paused_by IS 'Who paused them.';
+COMMENT ON COLUMN pymig.source.paused_for IS 'Why, in that person''s words.';
+COMMENT ON COLUMN pymig.source.is_cancelled IS 'They are not only paused: commands that would wait end.';
+COMMENT ON COLUMN pymig.source.workers IS 'Connections a command moves history with; NULL: as it was started.';
+COMMENT ON COLUMN pymig.source.chunk_target IS 'Time a chunk should take.';
 COMMENT ON COLUMN pymig.source.keep_wide IS 'Months of finalized entities that are older are dropped from their wide tables; NULL: none is.';
 COMMENT ON COLUMN pymig.source.compat_view IS 'The narrow-shaped view for applications that keep their SQL, qualified and quoted; NULL: none was asked for.';
 
@@ -118,6 +126,11 @@ CREATE TABLE pymig.entity (
     is_monthly boolean NOT NULL DEFAULT false,
     paused_at timestamptz,
     paused_by text,
+    paused_for text,
+    is_cancelled boolean NOT NULL DEFAULT false,
+    workers int CHECK (workers BETWEEN 1 AND 64),
+    chunk_target interval CHECK (chunk_target > interval '0'),
+    priority int NOT NULL DEFAULT 0,
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
@@ -149,6 +162,11 @@ COMMENT ON COLUMN pymig.entity.keep_narrow IS 'Narrow rows older than that are r
 COMMENT ON COLUMN pymig.entity.is_archived IS 'What is retired goes to the archive table; false: it is deleted.';
 COMMENT ON COLUMN pymig.entity.paused_at IS 'Since when its history is not moved and not verified; NULL: it is.';
 COMMENT ON COLUMN pymig.entity.paused_by IS 'Who paused it.';
+COMMENT ON COLUMN pymig.entity.paused_for IS 'Why, in that person''s words.';
+COMMENT ON COLUMN pymig.entity.is_cancelled IS 'It is not only paused: commands that would wait end.';
+COMMENT ON COLUMN pymig.entity.workers IS 'Connections of a command that move it at once, at most; NULL: all of them.';
+COMMENT ON COLUMN pymig.entity.chunk_target IS 'Time a chunk should take; NULL: as its source says.';
+COMMENT ON COLUMN pymig.entity.priority IS 'Entities of a higher one are migrated first; among equals the smaller first.';
 COMMENT ON COLUMN pymig.entity.is_monthly IS 'Its wide tables are partitioned by month.';
 COMMENT ON COLUMN pymig.entity.routing IS 'Where read() and the compat view take its rows from: narrow, wide, percent (so many of 100 sessions from wide), shadow (both, compared; narrow is returned).';
 COMMENT ON COLUMN pymig.entity.routing_percent IS 'Sessions of 100 that read wide, with routing percent.';

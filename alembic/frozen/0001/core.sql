@@ -806,13 +806,18 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- About a second a chunk: short enough for vacuum (R20) and for a clean stop, long enough to drown the planning of a
+    -- A second a chunk by default: short enough for vacuum (R20) and for a clean stop, long enough to drown the planning of a
     -- 1,000-column statement. At most 64 bucket locks (R18), and at most twice the size that was just measured.
-    -- Before anything is measured: about a million narrow rows by the planner's estimate.
+    -- Before anything is measured: about a million narrow rows a second by the planner's estimate.
+    WITH target AS (
+        SELECT extract(epoch FROM coalesce(e.chunk_target, s.chunk_target)) AS seconds,
+            (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) AS buckets_a_row
+        FROM pymig.source AS s JOIN pymig.entity AS e USING (source)
+        WHERE e.source = p_source AND e.entity = p_entity
+    )
     SELECT greatest(1, least(64, CASE
-        WHEN count(*) > 0 THEN least(2 * max(c.buckets), sum(c.buckets) / nullif(sum(c.seconds), 0))
-        ELSE (SELECT 1000000 * (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) FROM pymig.entity AS e
-              WHERE e.source = p_source AND e.entity = p_entity)
+        WHEN count(*) > 0 THEN least(2 * max(c.buckets), (SELECT t.seconds FROM target AS t) * sum(c.buckets) / nullif(sum(c.seconds), 0))
+        ELSE (SELECT t.seconds * 1000000 * t.buckets_a_row FROM target AS t)
         END))::int
     FROM (
         SELECT c.last_bucket - c.first_bucket + 1 AS buckets, c.seconds
@@ -822,7 +827,7 @@ AS $$
         LIMIT 8
     ) AS c
 $$;
-COMMENT ON FUNCTION pymig._chunk_buckets(text, text) IS 'Buckets the next chunks should have to take about a second each, by the last ones.';
+COMMENT ON FUNCTION pymig._chunk_buckets(text, text) IS 'Buckets the next chunks should have to take as long as the chunk target says, by the last ones.';
 
 -- sql/core/functions/_chunk_failed.sql
 CREATE OR REPLACE FUNCTION pymig._chunk_failed(p_chunk pymig.chunk, p_sqlstate text, p_error text)
@@ -3174,16 +3179,16 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(
-        (SELECT format('paused by %s since %s', p.paused_by, date_trunc('second', p.paused_at))
+        (SELECT format('%s by %s since %s%s', CASE WHEN p.is_cancelled THEN 'cancelled' ELSE 'paused' END, p.paused_by, date_trunc('second', p.paused_at), ': ' || p.paused_for)
          FROM (
-             SELECT e.paused_at, e.paused_by FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity
+             SELECT e.paused_at, e.paused_by, e.paused_for, e.is_cancelled FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity
              UNION ALL
-             SELECT s.paused_at, s.paused_by FROM pymig.source AS s WHERE s.source = p_source) AS p
+             SELECT s.paused_at, s.paused_by, s.paused_for, s.is_cancelled FROM pymig.source AS s WHERE s.source = p_source) AS p
          WHERE p.paused_at IS NOT NULL
-         ORDER BY p.paused_at LIMIT 1),
+         ORDER BY p.is_cancelled DESC, p.paused_at LIMIT 1),
         'throttled: ' || pymig._throttled())
 $$;
-COMMENT ON FUNCTION pymig._held_up(text, text) IS 'Why the history of an entity is not moved and not verified just now; NULL: it is.';
+COMMENT ON FUNCTION pymig._held_up(text, text) IS 'Why the history of an entity is not moved and not verified just now: paused, cancelled or throttled; NULL: it is.';
 
 -- sql/core/functions/_hold_cut_over.sql
 CREATE OR REPLACE FUNCTION pymig._hold_cut_over(p_source text, p_entity text, p_is_held boolean)
@@ -3306,6 +3311,18 @@ AS $$
     SELECT p_state IN ('backfilled', 'verified', 'cut_over', 'finalized')
 $$;
 COMMENT ON FUNCTION pymig._is_backfilled(text) IS 'Does an entity of this state have all of its history in the wide table?';
+
+-- sql/core/functions/_is_cancelled.sql
+CREATE OR REPLACE FUNCTION pymig._is_cancelled(p_source text, p_entity text)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity AND e.is_cancelled)
+        OR EXISTS (SELECT FROM pymig.source AS s WHERE s.source = p_source AND s.is_cancelled)
+$$;
+COMMENT ON FUNCTION pymig._is_cancelled(text, text) IS 'Whether the work on the history of an entity was cancelled, alone or with its source.';
 
 -- sql/core/functions/_is_hypertable.sql
 CREATE OR REPLACE FUNCTION pymig._is_hypertable(p_narrow regclass)
@@ -3453,6 +3470,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._kind_sql() IS
     'SQL expression over a row c with column_type and kind of a channel, and a text value: the native type to give the value back in.';
+
+-- sql/core/functions/_known_entity.sql
+CREATE OR REPLACE FUNCTION pymig._known_entity(p_source pymig.source, p_entity text)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_entity text := pymig._canonical_entity(p_source, p_entity);
+BEGIN
+    INSERT INTO pymig.entity (source, entity) VALUES (p_source.source, v_entity) ON CONFLICT DO NOTHING;
+    RETURN v_entity;
+END
+$$;
+COMMENT ON FUNCTION pymig._known_entity(pymig.source, text) IS
+    'Canonical name of an entity that is to be given a setting; one that nobody asked for yet becomes known. PM002 for one without rows.';
 
 -- sql/core/functions/_lag_by_entity.sql
 CREATE OR REPLACE FUNCTION pymig._lag_by_entity(
@@ -5564,6 +5597,22 @@ END
 $$;
 COMMENT ON FUNCTION pymig._require_no_closed_range(text, text) IS 'PM024 where dropping the wide table of an entity would destroy the only copy of its rows.';
 
+-- sql/core/functions/_require_not_cancelled.sql
+CREATE OR REPLACE FUNCTION pymig._require_not_cancelled(p_source text, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pymig._is_cancelled(p_source, p_entity) THEN
+        RAISE EXCEPTION 'the work on % was %', quote_literal(p_entity), pymig._held_up(p_source, p_entity)
+            USING ERRCODE = 'PM064', HINT = format('What is done stays. CALL pymig.resume(%L) takes that back; then the same command goes on where it stopped.', p_entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_not_cancelled(text, text) IS 'PM064 where somebody cancelled the work on the history of an entity.';
+
 -- sql/core/functions/_require_read_committed.sql
 CREATE OR REPLACE FUNCTION pymig._require_read_committed()
 RETURNS void
@@ -6093,37 +6142,40 @@ COMMENT ON FUNCTION pymig._serve_partition(pymig.source, interval) IS
     'The next step for the next partition, in a transaction of its own: arm a new one; queue what wide has in its range, then what it has itself; take the triggers from one that is gone. false: nothing is due.';
 
 -- sql/core/functions/_set_paused.sql
-CREATE OR REPLACE FUNCTION pymig._set_paused(p_entity text, p_source text, p_is_paused boolean)
+CREATE OR REPLACE FUNCTION pymig._set_paused(
+    p_entity text, p_source text, p_is_paused boolean, p_reason text DEFAULT NULL, p_is_cancelled boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_source pymig.source := pymig._source(p_source);
-    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._canonical_entity(v_source, p_entity) END;
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._known_entity(v_source, p_entity) END;
     v_is_changed boolean := false;
 BEGIN
     IF v_entity IS NULL THEN
-        UPDATE pymig.source AS s SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END
-        WHERE s.source = v_source.source AND (s.paused_at IS NOT NULL) <> p_is_paused;
+        UPDATE pymig.source AS s SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END,
+            paused_for = p_reason, is_cancelled = p_is_cancelled
+        WHERE s.source = v_source.source AND ((s.paused_at IS NOT NULL) <> p_is_paused OR p_is_cancelled AND NOT s.is_cancelled);
         v_is_changed := FOUND;
-    ELSIF NOT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = v_entity) THEN
-        RAISE EXCEPTION 'no entity % is known in source %', quote_literal(v_entity), quote_literal(v_source.source)
-            USING ERRCODE = 'PM002', HINT = 'Known are those that were planned or migrated: SELECT entity, state FROM pymig.status.';
     END IF;
     -- Resumed as a whole, none of the source stays behind.
     IF v_entity IS NOT NULL OR NOT p_is_paused THEN
-        UPDATE pymig.entity AS e SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END
-        WHERE e.source = v_source.source AND e.entity = coalesce(v_entity, e.entity) AND (e.paused_at IS NOT NULL) <> p_is_paused;
+        UPDATE pymig.entity AS e SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END,
+            paused_for = p_reason, is_cancelled = p_is_cancelled
+        WHERE e.source = v_source.source AND e.entity = coalesce(v_entity, e.entity)
+          AND ((e.paused_at IS NOT NULL) <> p_is_paused OR p_is_cancelled AND NOT e.is_cancelled);
         v_is_changed := v_is_changed OR FOUND;
     END IF;
     IF v_is_changed THEN
-        PERFORM pymig._note('INFO', v_source.source, v_entity, CASE WHEN p_is_paused THEN 'paused' ELSE 'resumed' END,
-            CASE WHEN p_is_paused THEN 'History waits; sync goes on.' ELSE 'History goes on.' END);
+        PERFORM pymig._note('INFO', v_source.source, v_entity,
+            CASE WHEN p_is_cancelled THEN 'cancelled' WHEN p_is_paused THEN 'paused' ELSE 'resumed' END,
+            CASE WHEN p_is_cancelled THEN 'Commands that move history end; sync goes on.' WHEN p_is_paused THEN 'History waits; sync goes on.' ELSE 'History goes on.' END
+            || coalesce(' ' || p_reason, ''));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig._set_paused(text, text, boolean) IS 'What pause and resume do. PM001, PM002.';
+COMMENT ON FUNCTION pymig._set_paused(text, text, boolean, text, boolean) IS 'What pause, cancel and resume do. PM001, PM002.';
 
 -- sql/core/functions/_set_restore_point.sql
 CREATE OR REPLACE FUNCTION pymig._set_restore_point(p_source text, p_entity text)
@@ -7032,6 +7084,7 @@ DECLARE
     v_source pymig.source := pymig._source(p_source);
     v_entity pymig.entity := pymig._entity(v_source.source, p_entity);
     v_chunk pymig.chunk;
+    v_size int;
 BEGIN
     PERFORM pymig._require_read_committed();
     IF pymig._is_backfilled(v_entity.state) THEN
@@ -7039,6 +7092,7 @@ BEGIN
         RETURN;
     END IF;
     held_up_by := pymig._has_to_wait(v_source.source, p_entity);
+    PERFORM pymig._require_not_cancelled(v_source.source, p_entity);
     IF held_up_by IS NOT NULL THEN
         outcome := 'held';
         RETURN;
@@ -7051,6 +7105,11 @@ BEGIN
     LIMIT 1
     FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
+        -- Dealt before the last ones turned out to be slow, or the target was changed.
+        v_size := pymig._chunk_buckets(v_source.source, p_entity);
+        IF v_chunk.last_bucket::numeric - v_chunk.first_bucket + 1 > 2 * v_size THEN
+            v_chunk := pymig._split_chunk(v_source, v_chunk, v_chunk.first_bucket + v_size - 1);
+        END IF;
         v_chunk := pymig._move_chunk(v_source, v_entity, v_chunk);
         outcome := CASE v_chunk.state WHEN 'done' THEN 'moved' ELSE 'retry' END;
         chunk := v_chunk.chunk;
@@ -7064,7 +7123,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig.backfill_chunk(text, text, int) IS
-    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done.';
+    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done. PM064 where the work was cancelled.';
 
 -- sql/core/functions/bucket_of.sql
 CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)
@@ -7190,6 +7249,22 @@ END
 $$;
 COMMENT ON FUNCTION pymig.events_to_tell(text, text, interval) IS
     'Events of a level a target was not told yet, those of a kind and ship together: how many, the detail of the newest, their numbers. A kind it was told less than p_quiet ago waits. Asking for the first time makes the target known; it is told what happens from then on. For pymig notify, or a notifier of your own.';
+
+-- sql/core/functions/held_up_by.sql
+CREATE OR REPLACE FUNCTION pymig.held_up_by(p_entity text, p_source text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source text := (pymig._source(p_source)).source;
+BEGIN
+    PERFORM pymig._require_not_cancelled(v_source, p_entity);
+    RETURN pymig._has_to_wait(v_source, p_entity);
+END
+$$;
+COMMENT ON FUNCTION pymig.held_up_by(text, text) IS
+    'Why the history of an entity has to wait just now (paused, throttled), the throttle measured anew; NULL: it need not. Asked before an entity is begun. PM064 where the work was cancelled. Example: SELECT pymig.held_up_by(''SHIP1'')';
 
 -- sql/core/functions/index_statements.sql
 CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)
@@ -7538,11 +7613,11 @@ BEGIN
             WHEN p_entities = '' THEN ARRAY[p_entities]
             ELSE string_to_array(p_entities, ',') END) AS w (name)
     ) AS w
-    ORDER BY 2, 1;
+    ORDER BY coalesce((SELECT e.priority FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = w.entity), 0) DESC, 2, 1;
 END
 $$;
 COMMENT ON FUNCTION pymig.resolve_entities(text, text, boolean) IS
-    'Entities meant by one name, a comma list or all, smallest first by estimate. PM002 for one that has no rows.';
+    'Entities meant by one name, a comma list or all, by priority, then the smallest first by estimate. PM002 for one that has no rows.';
 
 -- sql/core/functions/tick_of.sql
 CREATE OR REPLACE FUNCTION pymig.tick_of(p_time timestamp)
@@ -7697,6 +7772,20 @@ END
 $$;
 COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
     'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest would wait for.';
+
+-- sql/core/functions/worker_limits.sql
+CREATE OR REPLACE FUNCTION pymig.worker_limits(p_source text DEFAULT NULL, OUT entity text, OUT workers int)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NULL, s.workers FROM pymig.source AS s WHERE s.source = (pymig._source(p_source)).source AND s.workers IS NOT NULL
+    UNION ALL
+    SELECT e.entity, e.workers FROM pymig.entity AS e WHERE e.source = (pymig._source(p_source)).source AND e.workers IS NOT NULL
+$$;
+COMMENT ON FUNCTION pymig.worker_limits(text) IS
+    'What set_workers has set for a source (entity NULL) and its entities; commands that move history ask twice a second.';
 
 -- sql/core/functions/workers_alive.sql
 CREATE OR REPLACE FUNCTION pymig.workers_alive()
@@ -9035,7 +9124,7 @@ BEGIN
     -- Whoever has failed or waits last stands behind the others.
     SELECT e.entity, e.state INTO v_entity, v_state
     FROM pymig.entity AS e
-    WHERE e.source = p_source AND e.is_adopted AND e.state IN ('planned', 'syncing')
+    WHERE e.source = p_source AND e.is_adopted AND e.state IN ('planned', 'syncing') AND NOT pymig._is_cancelled(e.source, e.entity)
     ORDER BY e.last_error IS NOT NULL, random()
     LIMIT 1;
     p_has_more := FOUND;
@@ -9157,6 +9246,7 @@ DECLARE
 BEGIN
     LOOP
         v_why := pymig._has_to_wait(p_source, p_entity);
+        PERFORM pymig._require_not_cancelled(p_source, p_entity);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
@@ -9166,7 +9256,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig._wait_while_held(text, text) IS
-    'Returns once the history of an entity is neither paused nor throttled.';
+    'Returns once the history of an entity is neither paused nor throttled. PM064 where the work on it was cancelled.';
 
 -- sql/core/procedures/backfill.sql
 CREATE OR REPLACE PROCEDURE pymig.backfill(p_entity text, p_source text DEFAULT NULL)
@@ -9203,6 +9293,18 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.backfill(text, text) IS
     'Moves the history of an entity chunk by chunk, each in a transaction of its own; then drains what is pending. Stop it at any moment and call it again. Several sessions may call it at once. PM012 where chunks failed for good. Example: CALL pymig.backfill(''SHIP1'')';
+
+-- sql/core/procedures/cancel.sql
+CREATE OR REPLACE PROCEDURE pymig.cancel(p_entity text DEFAULT NULL, p_source text DEFAULT NULL, p_reason text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._set_paused(p_entity, p_source, true, p_reason, p_is_cancelled => true);
+END
+$$;
+COMMENT ON PROCEDURE pymig.cancel(text, text, text) IS
+    'Ends the work on the history of an entity, or (p_entity NULL) of all entities of a source: commands that move, verify or retire it finish the chunk or bucket they are at and end with PM064, also those that are paused. Nothing is undone (roll_back does that), and sync goes on. It stays so, over restarts, until resume. Example: CALL pymig.cancel(''SHIP1'')';
 
 -- sql/core/procedures/certify.sql
 CREATE OR REPLACE PROCEDURE pymig.certify(p_entity text, p_source text DEFAULT NULL)
@@ -9452,16 +9554,16 @@ COMMENT ON PROCEDURE pymig.migrate_adopted(text) IS
     'Migrates the history of the entities the worker adopted by the policy auto, chunk by chunk, until nothing is left to do at once; then promotes drifted columns by policy. `pymig worker` runs it on a second connection, so that no chunk holds up a live key. Example: CALL pymig.migrate_adopted()';
 
 -- sql/core/procedures/pause.sql
-CREATE OR REPLACE PROCEDURE pymig.pause(p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+CREATE OR REPLACE PROCEDURE pymig.pause(p_entity text DEFAULT NULL, p_source text DEFAULT NULL, p_reason text DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM pymig._set_paused(p_entity, p_source, true);
+    PERFORM pymig._set_paused(p_entity, p_source, true, p_reason);
 END
 $$;
-COMMENT ON PROCEDURE pymig.pause(text, text) IS
-    'Lets the history of an entity, or (p_entity NULL) of all entities of a source, wait: no chunk is begun, nothing is verified or retired until resume. Sync goes on, so wide stays equal as far as it is. Commands that move it wait, and go on by themselves. Recorded with who and when; survives restarts. Example: CALL pymig.pause(''SHIP1'')';
+COMMENT ON PROCEDURE pymig.pause(text, text, text) IS
+    'Lets the history of an entity, or (p_entity NULL) of all entities of a source, wait: no chunk is begun, nothing is verified or retired until resume. Sync goes on, so wide stays equal as far as it is. Commands that move it wait, and go on by themselves. p_reason: for whoever finds it paused. Recorded with who and when; survives restarts. Example: CALL pymig.pause(''SHIP1'')';
 
 -- sql/core/procedures/register_source.sql
 CREATE OR REPLACE PROCEDURE pymig.register_source(
@@ -9516,6 +9618,8 @@ BEGIN
     v_source.lost_handled := 0;
     v_source.retention := 'drop';
     v_source.wide_partitions := 'none';
+    v_source.is_cancelled := false;
+    v_source.chunk_target := '1 second';
     v_source.verify_budget := 0.05;
     v_source.registered_at := now();
     v_source.registered_by := session_user;
@@ -9607,7 +9711,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig.resume(text, text) IS
-    'The opposite of pause, for the same entity, or (p_entity NULL) for the source and all its entities. Example: CALL pymig.resume(''SHIP1'')';
+    'The opposite of pause and cancel, for the same entity, or (p_entity NULL) for the source and all its entities. What was paused goes on by itself; what was cancelled goes on with the next command. Example: CALL pymig.resume(''SHIP1'')';
 
 -- sql/core/procedures/retire.sql
 CREATE OR REPLACE PROCEDURE pymig.retire(p_source text DEFAULT NULL)
@@ -9787,6 +9891,30 @@ $$;
 COMMENT ON PROCEDURE pymig.run_worker(double precision, text, text, interval, boolean) IS
     'sync_pending and reverify again and again, with a pause between two passes of p_poll, or twice as long as the pass took up to 300 ms, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
 
+-- sql/core/procedures/set_chunk_target.sql
+CREATE OR REPLACE PROCEDURE pymig.set_chunk_target(p_target interval, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._known_entity(v_source, p_entity) END;
+BEGIN
+    IF p_target <= interval '0' OR p_target IS NULL AND v_entity IS NULL THEN
+        RAISE EXCEPTION 'a chunk can''t take %', coalesce(p_target::text, 'no time')
+            USING ERRCODE = 'PM007', HINT = 'Give an interval above 0; 1 second is the default. NULL for an entity: as its source says.';
+    END IF;
+    IF v_entity IS NULL THEN
+        UPDATE pymig.source AS s SET chunk_target = p_target WHERE s.source = v_source.source;
+    ELSE
+        UPDATE pymig.entity AS e SET chunk_target = p_target WHERE e.source = v_source.source AND e.entity = v_entity;
+    END IF;
+    PERFORM pymig._note('INFO', v_source.source, v_entity, 'chunk target set', format('A chunk should take %s.', coalesce(p_target::text, 'as long as the source says')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_chunk_target(interval, text, text) IS
+    'How long a chunk should take, for a source or one of its entities, from the next one on: shorter ones hold up vacuum and a stop less, longer ones cost less planning. A chunk is a bucket at least and 64 at most. Recorded with who and when. PM007. Example: CALL pymig.set_chunk_target(''500 ms'')';
+
 -- sql/core/procedures/set_new_entities.sql
 CREATE OR REPLACE PROCEDURE pymig.set_new_entities(p_policy text, p_source text DEFAULT NULL)
 LANGUAGE plpgsql
@@ -9805,6 +9933,22 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_new_entities(text, text) IS
     'What the worker does with entities that begin to send after the source was armed: ask (write an event) or auto (migrate them). Example: CALL pymig.set_new_entities(''auto'')';
+
+-- sql/core/procedures/set_priority.sql
+CREATE OR REPLACE PROCEDURE pymig.set_priority(p_entity text, p_priority int, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := pymig._known_entity(v_source, p_entity);
+BEGIN
+    UPDATE pymig.entity AS e SET priority = coalesce(p_priority, 0) WHERE e.source = v_source.source AND e.entity = v_entity;
+    PERFORM pymig._note('INFO', v_source.source, v_entity, 'priority set', format('Its priority is %s.', coalesce(p_priority, 0)));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_priority(text, int, text) IS
+    'Entities of a higher priority are migrated first by commands that are given several; among equals (all have 0) the smaller comes first. Recorded with who and when. Example: CALL pymig.set_priority(''SHIP1'', 10)';
 
 -- sql/core/procedures/set_queue.sql
 CREATE OR REPLACE PROCEDURE pymig.set_queue(
@@ -10063,6 +10207,30 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_wide_partitions(text, interval, text) IS
     'How the wide tables of entities that are migrated from now on are partitioned: none, or month (UTC; made as rows come, with one partition for all before 2000 and one for all after 2099). p_keep: months of finalized entities that end longer ago are dropped by the worker once their narrow rows are retired; NULL: all stay. Tables that are there stay as they are. PM007. Example: CALL pymig.set_wide_partitions(''month'', ''5 years'')';
+
+-- sql/core/procedures/set_workers.sql
+CREATE OR REPLACE PROCEDURE pymig.set_workers(p_workers int, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._known_entity(v_source, p_entity) END;
+BEGIN
+    IF p_workers NOT BETWEEN 1 AND 64 THEN
+        RAISE EXCEPTION '% workers are not possible', p_workers
+            USING ERRCODE = 'PM007', HINT = 'Between 1 and 64; NULL leaves it to the command. CALL pymig.pause() stops them all.';
+    END IF;
+    IF v_entity IS NULL THEN
+        UPDATE pymig.source AS s SET workers = p_workers WHERE s.source = v_source.source;
+    ELSE
+        UPDATE pymig.entity AS e SET workers = p_workers WHERE e.source = v_source.source AND e.entity = v_entity;
+    END IF;
+    PERFORM pymig._note('INFO', v_source.source, v_entity, 'workers set', format('%s.', coalesce(p_workers || ' connections move history', 'As commands are started')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_workers(int, text, text) IS
+    'How many connections each command moves the history of a source with, from now on and also while it runs; p_entity: how many of them may be at this one at once. NULL: as the command was started, and no such limit. Recorded with who and when. PM007. Example: CALL pymig.set_workers(4)';
 
 -- sql/core/procedures/start_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.start_sync(
@@ -10505,4 +10673,4 @@ COMMENT ON COLUMN pymig.status.workers_alive IS 'Workers with a heartbeat in the
 COMMENT ON COLUMN pymig.status.last_error IS 'Last error that has not gone away yet.';
 COMMENT ON COLUMN pymig.status.keys_lost IS 'Changes were not recorded (the queue was full), and their repair is not queued yet.';
 COMMENT ON COLUMN pymig.status.sync IS 'How changes reach the wide table: pending, direct, or direct, paused for up to 10 seconds because a statement took longer than its budget, or failed.';
-COMMENT ON COLUMN pymig.status.held_up_by IS 'Why its history waits: paused (by whom, since when), or throttled (by which conditions). NULL: it does not.';
+COMMENT ON COLUMN pymig.status.held_up_by IS 'Why its history is not moved: paused or cancelled (by whom, since when, why), or throttled (by which conditions). NULL: it is.';

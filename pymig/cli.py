@@ -46,7 +46,9 @@ app = typer.Typer(
 source_app = typer.Typer(help="Register narrow tables, and list them.", no_args_is_help=True)
 server_app = typer.Typer(help="The embedded server that `make demo` uses.", no_args_is_help=True)
 archive_app = typer.Typer(help="Retired narrow rows in a compressed file.", no_args_is_help=True)
+alert_app = typer.Typer(help="Limits whose crossing becomes an event.", no_args_is_help=True)
 app.add_typer(source_app, name="source")
+app.add_typer(alert_app, name="alert")
 app.add_typer(archive_app, name="archive")
 app.add_typer(server_app, name="server")
 
@@ -702,13 +704,51 @@ def notify(
     from pymig import notify as notifier
 
     if test:
-        for reached in notifier.test(config):
-            _say(f"Sent to {reached}")
+        alert_test(config)
         return
     everybody = notifier.targets(config)
     _read("source")  # says at once where there is no server, or no pymig
     with _stoppable() as stop:
         notifier.watch(_conninfo(), everybody, _say, stop, digest)
+
+
+@alert_app.command("test", epilog="Example: pymig alert test --config alerts.cfg")
+def alert_test(config: AlertConfig) -> None:
+    """Send everybody of the notifier's configuration a message."""
+    from pymig import notify as notifier
+
+    for reached in notifier.test(config):
+        _say(f"Sent to {reached}")
+
+
+@alert_app.command("list", epilog="Example: pymig alert list")
+def alert_list(as_json: AsJson = False) -> None:
+    """The rules with their limits, and what is over one now."""
+    with _session() as session:
+        session.select("look_at_alerts")
+        rows = session.select("list_alerts")
+    _show_rows(rows, as_json, show.alerts)
+
+
+@alert_app.command("set", epilog="Example: pymig alert set 'sync lag' 5 --lasting '30 s'")
+def alert_set(
+    alert: Annotated[str, typer.Argument(help="Name of the rule, as in pymig alert list.")],
+    limit: Annotated[str, typer.Argument(help="What is greater is told; off: nothing is.")],
+    lasting: Annotated[
+        str | None, typer.Option(help="How long it has to be greater before.")
+    ] = None,
+    level: Annotated[str | None, typer.Option(help="INFO, WARNING or CRITICAL.")] = None,
+) -> None:
+    """Change the limit of a rule, at once for all that look."""
+    with _session() as session:
+        session.call(
+            "set_alert",
+            p_alert=alert,
+            p_max=None if limit == "off" else _limit(f"{alert}={limit}")[1],
+            p_lasting=lasting,
+            p_level=level,
+        )
+    _say(f"{alert}: {'not looked at' if limit == 'off' else f'told above {limit}'}")
 
 
 @app.command(epilog="Example: pymig pause --ship SHIP1")

@@ -286,3 +286,27 @@ def _duration(value: timedelta | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def alerts(rows: list[Row]) -> Table:
+    """pymig.list_alerts: a line per rule, and per ship that is over its limit, in red."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("alert", no_wrap=True)
+    for name in ("ship", "now", "limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("for", no_wrap=True)
+    table.add_column("")
+    for row in rows:
+        limit, is_over = row["max_value"], row["value"] is not None
+        table.add_row(
+            Text(row["alert"]),
+            Text(row["entity"] or ""),
+            f"{row['value']:,.0f}" if is_over else "",
+            "off" if limit is None else f"{limit:,.0f}",
+            Text(row["unit"]),
+            str(row["lasting"]),
+            Text(row["error"] or (row["what_to_do"] if is_over else "")),
+            style="red" if is_over else "dim" if limit is None else None,
+        )
+    return table

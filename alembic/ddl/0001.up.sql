@@ -623,6 +623,58 @@ INSERT INTO pymig.throttle (condition, unit, max_value, is_rate, measure, what_t
     ('disk used', '%', 98, false, NULL,
         'The disk of the data directory fills up: make room. A pymig command on the server itself reports this.');
 
+CREATE TABLE pymig.alert (
+    alert text PRIMARY KEY,
+    level text NOT NULL CHECK (level IN ('INFO', 'WARNING', 'CRITICAL')),
+    measure text NOT NULL,
+    unit text NOT NULL,
+    max_value double precision,
+    lasting interval NOT NULL DEFAULT '0' CHECK (lasting >= interval '0'),
+    what_to_do text NOT NULL,
+    checked_at timestamptz,
+    error text
+);
+COMMENT ON TABLE pymig.alert IS 'When a figure becomes an event: rules with a limit each. Change a limit with set_alert or UPDATE, and add rules of your own. What simply happens (a chunk fails) is an event by itself and needs no rule.';
+COMMENT ON COLUMN pymig.alert.alert IS 'Name of the rule, and of its events.';
+COMMENT ON COLUMN pymig.alert.level IS 'Level of its events.';
+COMMENT ON COLUMN pymig.alert.measure IS 'SELECT of three columns: source, entity (both may be NULL) and a number, a row for each thing that is watched.';
+COMMENT ON COLUMN pymig.alert.unit IS 'Unit of the number.';
+COMMENT ON COLUMN pymig.alert.max_value IS 'Greater numbers are told; NULL: the rule is not looked at.';
+COMMENT ON COLUMN pymig.alert.lasting IS 'How long the number has to be greater before.';
+COMMENT ON COLUMN pymig.alert.what_to_do IS 'For a person who is told.';
+COMMENT ON COLUMN pymig.alert.checked_at IS 'When it was measured last.';
+COMMENT ON COLUMN pymig.alert.error IS 'Why it could not be measured.';
+INSERT INTO pymig.alert (alert, level, measure, unit, max_value, lasting, what_to_do) VALUES
+    ('sync lag', 'WARNING', 'SELECT s.source, s.entity, extract(epoch FROM s.sync_lag) FROM pymig.status AS s', 's', 10, '1 minute',
+        'Look for a writer with a long transaction, then for what the worker waits for.'),
+    ('pending keys', 'WARNING', 'SELECT s.source, s.entity, s.pending FROM pymig.status AS s', 'keys', 100000, '15 minutes',
+        'Run another worker, or find what this one waits for.'),
+    ('rows quarantined', 'WARNING', 'SELECT q.source, q.entity, count(*) FROM pymig.quarantine AS q GROUP BY q.source, q.entity', 'rows', 0, '0',
+        'SELECT * FROM pymig.quarantine has the rows and the reasons.'),
+    ('history throttled', 'WARNING', 'SELECT NULL, NULL, count(*) FROM pymig.throttle AS t WHERE t.is_over AND t.condition <> ''maintenance window''', 'conditions', 0, '1 hour',
+        'SELECT * FROM pymig.throttle says by what, and what to do.'),
+    ('disk nearly full', 'WARNING', 'SELECT NULL, NULL, t.value FROM pymig.throttle AS t WHERE t.condition = ''disk used'' AND t.checked_at > clock_timestamp() - interval ''10 minutes''', '%', 90, '0',
+        'Make room where the server keeps its data; history waits at the limit of the throttle.'),
+    ('no worker alive', 'CRITICAL', 'SELECT NULL, NULL, count(*) FROM pymig.entity AS e WHERE e.wide_table IS NOT NULL AND pymig.workers_alive() = 0', 'ships without one', 0, '1 minute',
+        'Start pymig worker, or look at its log: changes wait in the queue, nothing is lost.');
+
+CREATE TABLE pymig.alert_state (
+    alert text NOT NULL REFERENCES pymig.alert ON UPDATE CASCADE ON DELETE CASCADE,
+    source text,
+    entity text,
+    value double precision NOT NULL,
+    over_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    told_value double precision,
+    UNIQUE NULLS NOT DISTINCT (alert, source, entity)
+);
+COMMENT ON TABLE pymig.alert_state IS 'What is over a limit of pymig.alert just now.';
+COMMENT ON COLUMN pymig.alert_state.alert IS 'By which rule.';
+COMMENT ON COLUMN pymig.alert_state.source IS 'Of which source; NULL: of all of pymig.';
+COMMENT ON COLUMN pymig.alert_state.entity IS 'Of which entity.';
+COMMENT ON COLUMN pymig.alert_state.value IS 'As measured last.';
+COMMENT ON COLUMN pymig.alert_state.over_since IS 'Since when.';
+COMMENT ON COLUMN pymig.alert_state.told_value IS 'The number its last event told; NULL: none was written yet.';
+
 CREATE TABLE pymig.alert_target (
     target text,
     level text CHECK (level IN ('INFO', 'WARNING', 'CRITICAL')),

@@ -295,6 +295,8 @@ BUILT_FROM_QUOTED_PARTS: Final = frozenset(
         "create_compat_view", "read",
     }
 )  # fmt: skip
+#: What runs a SELECT that the owner of pymig wrote into a table.
+RUNS_A_SELECT_OF_THE_OWNERS: Final = "look_at_alerts"
 
 
 def _is_tolerated(name: str, body: str, level: str, message: str, detail: str) -> bool:
@@ -304,7 +306,7 @@ def _is_tolerated(name: str, body: str, level: str, message: str, detail: str) -
     if level == "security":
         if name == "look_at_throttle":
             return True  # it runs what the table's owner wrote there
-        return name in BUILT_FROM_QUOTED_PARTS
+        return name in BUILT_FROM_QUOTED_PARTS or name == RUNS_A_SELECT_OF_THE_OWNERS
     if message.endswith("is maybe unmodified"):
         return "RETURN QUERY" in body  # which sets the OUT columns
     if message == "target type is different type than source type":

@@ -2676,6 +2676,9 @@ BEGIN
     ELSIF v_failed > 0 THEN
         UPDATE pymig.entity AS e SET state = 'failed', state_changed_at = now()
         WHERE e.source = p_source AND e.entity = p_entity AND e.state = 'syncing';
+        IF FOUND THEN
+            PERFORM pymig._note('CRITICAL', p_source, p_entity, 'ship failed', format('Its backfill ended with %s chunks that failed for good; sync goes on.', v_failed));
+        END IF;
         RETURN 'failed';
     END IF;
     UPDATE pymig.entity AS e SET state = 'backfilled', backfilled_at = now(), state_changed_at = now(), last_error = NULL,
@@ -3408,6 +3411,34 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_worn(pymig.source, text, boolean) IS
     'Is this pending table larger than rotate_above (where keys were lost: than nothing), or not in the tablespace it should be in?';
+
+-- sql/core/functions/_keep_alert_state.sql
+CREATE OR REPLACE FUNCTION pymig._keep_alert_state(p_alert text, p_over jsonb)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r_over record;
+BEGIN
+    INSERT INTO pymig.alert_state AS s (alert, source, entity, value)
+    SELECT p_alert, o.source, o.entity, o.value FROM jsonb_to_recordset(p_over) AS o (source text, entity text, value double precision)
+    ON CONFLICT (alert, source, entity) DO UPDATE SET value = excluded.value;
+    FOR r_over IN
+        DELETE FROM pymig.alert_state AS s
+        WHERE s.alert = p_alert AND NOT EXISTS (
+            SELECT FROM jsonb_to_recordset(p_over) AS o (source text, entity text)
+            WHERE o.source IS NOT DISTINCT FROM s.source AND o.entity IS NOT DISTINCT FROM s.entity)
+        RETURNING s.source, s.entity, s.told_value
+    LOOP
+        IF r_over.told_value IS NOT NULL THEN
+            PERFORM pymig._note('INFO', r_over.source, r_over.entity, p_alert || ' is over', 'It is not above the limit any more.');
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._keep_alert_state(text, jsonb) IS
+    'Brings pymig.alert_state of one rule up to date with what is over its limit now (objects with source, entity, value); what was told and is over is noted.';
 
 -- sql/core/functions/_keep_bucket.sql
 CREATE OR REPLACE FUNCTION pymig._keep_bucket(p_source pymig.source, p_entity pymig.entity)
@@ -5117,6 +5148,31 @@ END
 $$;
 COMMENT ON FUNCTION pymig._queue_repairs(pymig.source) IS
     'Goes on queueing every bucket, with rows on the narrow or the wide side, of the entities that are to be repaired.';
+
+-- sql/core/functions/_raise_alerts.sql
+CREATE OR REPLACE FUNCTION pymig._raise_alerts()
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_told bigint := 0;
+    r_due record;
+BEGIN
+    FOR r_due IN
+        UPDATE pymig.alert_state AS s SET told_value = s.value FROM pymig.alert AS a
+        WHERE a.alert = s.alert AND s.over_since <= clock_timestamp() - a.lasting AND (s.told_value IS NULL OR s.told_value > 0 AND s.value >= 2 * s.told_value)
+        RETURNING a.*, s.source, s.entity, s.value, s.over_since
+    LOOP
+        v_told := v_told + 1;
+        PERFORM pymig._note(r_due.level, r_due.source, r_due.entity, r_due.alert, format('%s %s, limit %s, since %s. %s',
+            trim_scale(round(r_due.value::numeric, 1)), r_due.unit, r_due.max_value, date_trunc('second', r_due.over_since), r_due.what_to_do));
+    END LOOP;
+    RETURN v_told;
+END
+$$;
+COMMENT ON FUNCTION pymig._raise_alerts() IS
+    'Writes an event for what has been over its limit for long enough and was not told yet, or has doubled since: so one hears again of what grows, and only once of what stays. Returns how many.';
 
 -- sql/core/functions/_read_both.sql
 CREATE OR REPLACE FUNCTION pymig._read_both(
@@ -7324,6 +7380,68 @@ END
 $$;
 COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
     'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. An index on a channel costs each rewritten wide row. PM009 for an unknown channel. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
+
+-- sql/core/functions/list_alerts.sql
+CREATE OR REPLACE FUNCTION pymig.list_alerts(
+    OUT alert text, OUT level text, OUT source text, OUT entity text, OUT value double precision, OUT max_value double precision,
+    OUT unit text, OUT lasting interval, OUT over_since timestamptz, OUT is_told boolean, OUT what_to_do text, OUT error text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.alert, a.level, s.source, s.entity, s.value, a.max_value, a.unit, a.lasting, s.over_since, s.told_value IS NOT NULL, a.what_to_do, a.error
+    FROM pymig.alert AS a LEFT JOIN pymig.alert_state AS s USING (alert)
+    ORDER BY a.alert, s.source, s.entity
+$$;
+COMMENT ON FUNCTION pymig.list_alerts() IS
+    'The rules of pymig.alert with what is over their limits just now: a row each, or one without a value. is_told: an event was written.';
+
+-- sql/core/functions/look_at_alerts.sql
+CREATE OR REPLACE FUNCTION pymig.look_at_alerts(p_age interval DEFAULT '5 seconds')
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_over jsonb;
+    v_error text;
+    r_alert record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pymig.alert AS a WHERE coalesce(a.checked_at, '-infinity') <= clock_timestamp() - p_age)
+        OR NOT pg_try_advisory_xact_lock(pymig._lock_key('alert', '')) THEN
+        RETURN 0;
+    END IF;
+    -- One that somebody is just changing is left as it is: nobody waits for their COMMIT.
+    FOR r_alert IN SELECT a.* FROM pymig.alert AS a ORDER BY a.alert FOR NO KEY UPDATE SKIP LOCKED LOOP
+        v_over := NULL;
+        v_error := NULL;
+        BEGIN
+            EXECUTE format('SELECT jsonb_agg(m) FROM (%s) AS m (source, entity, value) WHERE m.value > $1', r_alert.measure)
+            INTO v_over USING r_alert.max_value;
+        EXCEPTION
+            WHEN OTHERS THEN
+                v_error := format('%s (%s)', SQLERRM, SQLSTATE);
+        END;
+        UPDATE pymig.alert AS a SET checked_at = clock_timestamp(), error = v_error WHERE a.alert = r_alert.alert;
+        IF v_error IS NULL THEN
+            PERFORM pymig._keep_alert_state(r_alert.alert, coalesce(v_over, '[]'));
+        ELSIF r_alert.error IS NULL THEN
+            PERFORM pymig._note('WARNING', NULL, NULL, 'alert not measured', format('%s: %s. It tells nothing.', r_alert.alert, v_error));
+        END IF;
+    END LOOP;
+    RETURN pymig._raise_alerts();
+END
+$$;
+COMMENT ON FUNCTION pymig.look_at_alerts(interval) IS
+    'Measures the rules of pymig.alert, unless somebody did within p_age, and writes an event for what has been over its limit for long enough: once, and again when it has doubled. Another one tells that it is over. Returns how many things are told. Workers and `pymig notify` ask. Example: SELECT pymig.look_at_alerts()';
 
 -- sql/core/functions/look_at_throttle.sql
 CREATE OR REPLACE FUNCTION pymig.look_at_throttle()
@@ -9882,6 +10000,10 @@ BEGIN
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+            PERFORM pymig.look_at_alerts();
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
         END IF;
         EXIT WHEN clock_timestamp() + v_rest >= v_until;
         PERFORM pg_sleep(extract(epoch FROM v_rest));
@@ -9890,6 +10012,34 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.run_worker(double precision, text, text, interval, boolean) IS
     'sync_pending and reverify again and again, with a pause between two passes of p_poll, or twice as long as the pass took up to 300 ms, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
+
+-- sql/core/procedures/set_alert.sql
+CREATE OR REPLACE PROCEDURE pymig.set_alert(
+    p_alert text, p_max double precision DEFAULT NULL, p_lasting interval DEFAULT NULL, p_level text DEFAULT NULL,
+    p_measure text DEFAULT NULL, p_unit text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_level NOT IN ('INFO', 'WARNING', 'CRITICAL') OR p_lasting < interval '0' THEN
+        RAISE EXCEPTION 'an alert can''t have level % and last %', quote_nullable(p_level), quote_nullable(p_lasting)
+            USING ERRCODE = 'PM007', HINT = 'Levels are INFO, WARNING and CRITICAL; p_lasting is an interval from 0.';
+    END IF;
+    UPDATE pymig.alert AS a SET max_value = p_max, level = coalesce(p_level, a.level), lasting = coalesce(p_lasting, a.lasting),
+        measure = coalesce(p_measure, a.measure), unit = coalesce(p_unit, a.unit), checked_at = NULL, error = NULL
+    WHERE a.alert = p_alert;
+    IF NOT FOUND AND (p_measure IS NULL OR p_alert IS NULL) THEN
+        RAISE EXCEPTION 'there is no alert %', quote_nullable(p_alert)
+            USING ERRCODE = 'PM007', HINT = 'SELECT alert FROM pymig.alert; one of your own needs p_measure, a SELECT of source, entity and a number.';
+    ELSIF NOT FOUND THEN
+        INSERT INTO pymig.alert (alert, level, measure, unit, max_value, lasting, what_to_do)
+        VALUES (p_alert, coalesce(p_level, 'WARNING'), p_measure, coalesce(p_unit, ''), p_max, coalesce(p_lasting, '0'), 'A rule of your own.');
+    END IF;
+    PERFORM pymig._note('INFO', NULL, NULL, 'alert set', format('%s: %s.', p_alert, coalesce('limit ' || p_max, 'not looked at')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_alert(text, double precision, interval, text, text, text) IS
+    'Sets the limit of a rule of pymig.alert (p_max NULL: it is not looked at), and where given how long a figure has to be greater before and the level of its events. With p_measure (a SELECT of source, entity and a number) a new rule, or another way to measure one. Recorded with who and when. PM007. Example: CALL pymig.set_alert(''sync lag'', 5, ''30 seconds'')';
 
 -- sql/core/procedures/set_chunk_target.sql
 CREATE OR REPLACE PROCEDURE pymig.set_chunk_target(p_target interval, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)

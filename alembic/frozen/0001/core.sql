@@ -3057,10 +3057,12 @@ LANGUAGE sql
 VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT s.lost_handled <> coalesce(pg_sequence_last_value(format('pymig.%I', s.source || '_lost')::regclass), 0)
-    FROM pymig.source AS s WHERE s.source = p_source.source
+    -- Without the right PostgreSQL 15 raises an error, and 18 would say that none ever was.
+    SELECT CASE WHEN has_sequence_privilege(l.lost, 'SELECT') THEN s.lost_handled <> coalesce(pg_sequence_last_value(l.lost), 0) END
+    FROM pymig.source AS s CROSS JOIN LATERAL (SELECT format('pymig.%I', s.source || '_lost')::regclass) AS l (lost)
+    WHERE s.source = p_source.source
 $$;
-COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet?';
+COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet? NULL: the role may not know.';
 
 -- sql/core/functions/_has_older_snapshots.sql
 CREATE OR REPLACE FUNCTION pymig._has_older_snapshots(p_xid xid8)
@@ -3392,9 +3394,10 @@ LANGUAGE sql
 VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(pg_sequence_last_value(format('pymig.%I', p_source || '_paused')::regclass), 0) >= extract(epoch FROM clock_timestamp())
+    SELECT CASE WHEN has_sequence_privilege(p.until, 'SELECT') THEN coalesce(pg_sequence_last_value(p.until), 0) >= extract(epoch FROM clock_timestamp()) END
+    FROM (SELECT format('pymig.%I', p_source || '_paused')::regclass) AS p (until)
 $$;
-COMMENT ON FUNCTION pymig._is_paused(text) IS 'Do the triggers of a source leave all keys to the worker for the moment, although entities of it are direct?';
+COMMENT ON FUNCTION pymig._is_paused(text) IS 'Do the triggers of a source leave all keys to the worker for the moment, although entities of it are direct? NULL: the role may not know.';
 
 -- sql/core/functions/_is_worn.sql
 CREATE OR REPLACE FUNCTION pymig._is_worn(p_source pymig.source, p_table text, p_has_lost boolean)
@@ -10821,6 +10824,6 @@ COMMENT ON COLUMN pymig.status.verified_at IS 'When it last verified without a d
 COMMENT ON COLUMN pymig.status.triggers IS 'armed, none, or drifted: then verify again.';
 COMMENT ON COLUMN pymig.status.workers_alive IS 'Workers with a heartbeat in the last 10 seconds.';
 COMMENT ON COLUMN pymig.status.last_error IS 'Last error that has not gone away yet.';
-COMMENT ON COLUMN pymig.status.keys_lost IS 'Changes were not recorded (the queue was full), and their repair is not queued yet.';
+COMMENT ON COLUMN pymig.status.keys_lost IS 'Changes were not recorded (the queue was full), and their repair is not queued yet. NULL: the role may not read the sequence that counts them.';
 COMMENT ON COLUMN pymig.status.sync IS 'How changes reach the wide table: pending, direct, or direct, paused for up to 10 seconds because a statement took longer than its budget, or failed.';
 COMMENT ON COLUMN pymig.status.held_up_by IS 'Why its history is not moved: paused or cancelled (by whom, since when, why), or throttled (by which conditions). NULL: it is.';

@@ -920,6 +920,24 @@ $$;
 COMMENT ON FUNCTION pymig._chunk_needs_months(pymig.source, pymig.chunk) IS
     'Makes the partitions a chunk missed; the chunk is tried again. What fails here is written to it.';
 
+-- sql/core/functions/_chunk_rows.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_rows(p_source text, p_entity text)
+RETURNS double precision
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT extract(epoch FROM coalesce(e.chunk_target, s.chunk_target)) * coalesce(
+        (SELECT sum(c.narrow_rows) / nullif(sum(c.seconds), 0)
+         FROM (SELECT c.narrow_rows, c.seconds FROM pymig.chunk AS c
+               WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done' AND c.narrow_rows > 0 ORDER BY c.chunk DESC LIMIT 8) AS c),
+        -- Before anything is measured: about so many a second.
+        1000000)
+    FROM pymig.source AS s JOIN pymig.entity AS e USING (source)
+    WHERE e.source = p_source AND e.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig._chunk_rows(text, text) IS 'Narrow rows the next chunks should have to take as long as the chunk target says, by the last ones.';
+
 -- sql/core/functions/_close_range.sql
 CREATE OR REPLACE FUNCTION pymig._close_range(p_source pymig.source, p_entity text, p_partition pymig.partition)
 RETURNS void
@@ -2305,7 +2323,8 @@ $$;
 COMMENT ON FUNCTION pymig._entity(text, text) IS 'Row of an entity that has wide tables. PM004 where it has none.';
 
 -- sql/core/functions/_estimate_rows.sql
-CREATE OR REPLACE FUNCTION pymig._estimate_rows(p_source pymig.source, p_entity text)
+CREATE OR REPLACE FUNCTION pymig._estimate_rows(
+    p_source pymig.source, p_entity text, p_first_bucket bigint DEFAULT NULL, p_last_bucket bigint DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -2320,12 +2339,13 @@ AS $$
 DECLARE
     v_plan json;
 BEGIN
-    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM pymig.%I AS n WHERE n.entity = %L', p_source.source || '_cell', p_entity) INTO v_plan;
+    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM pymig.%I AS n WHERE n.entity = %L%s', p_source.source || '_cell', p_entity,
+        ' AND ' || pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket)) INTO v_plan;
     RETURN (v_plan -> 0 -> 'Plan' ->> 'Plan Rows')::numeric::bigint;
 END
 $$;
-COMMENT ON FUNCTION pymig._estimate_rows(pymig.source, text) IS
-    'Narrow rows of an entity by the planner''s statistics (ANALYZE the narrow table for a good one).';
+COMMENT ON FUNCTION pymig._estimate_rows(pymig.source, text, bigint, bigint) IS
+    'Narrow rows of an entity, or of a run of its buckets, by the planner''s statistics (ANALYZE the narrow table for a good one).';
 
 -- sql/core/functions/_exchange_columns.sql
 CREATE OR REPLACE FUNCTION pymig._exchange_columns(p_source pymig.source, p_entity text, p_channels text[])
@@ -2755,6 +2775,31 @@ AS $$
     SELECT greatest(-9223372036854775808, least(p_bucket::numeric * p_source.bucket_ticks, 9223372036854775807))::bigint
 $$;
 COMMENT ON FUNCTION pymig._first_tick_of(pymig.source, bigint) IS 'First tick of a bucket.';
+
+-- sql/core/functions/_fit_chunk.sql
+CREATE OR REPLACE FUNCTION pymig._fit_chunk(p_source pymig.source, p_chunk pymig.chunk)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_buckets numeric := p_chunk.last_bucket::numeric - p_chunk.first_bucket + 1;
+    v_size numeric;
+BEGIN
+    IF v_buckets = 1 THEN
+        RETURN p_chunk;
+    END IF;
+    -- By buckets what the last chunks took, by rows what the planner's histogram of times says of this one: after a gap it is another density.
+    v_size := least(pymig._chunk_buckets(p_source.source, p_chunk.entity),
+        v_buckets * pymig._chunk_rows(p_source.source, p_chunk.entity) / greatest(pymig._estimate_rows(p_source, p_chunk.entity, p_chunk.first_bucket, p_chunk.last_bucket), 1));
+    IF v_buckets <= 2 * v_size THEN
+        RETURN p_chunk;
+    END IF;
+    RETURN pymig._split_chunk(p_source, p_chunk, p_chunk.first_bucket + greatest(v_size - 1, 0)::bigint);
+END
+$$;
+COMMENT ON FUNCTION pymig._fit_chunk(pymig.source, pymig.chunk) IS
+    'A planned chunk that would take more than twice as long as the chunk target says, cut to what does; the rest becomes a chunk of its own. It was dealt before the last ones turned out to be slow, the target was changed, or a gap ended.';
 
 -- sql/core/functions/_fits_kind.sql
 CREATE OR REPLACE FUNCTION pymig._fits_kind(p_value text, p_kind text)
@@ -7143,7 +7188,6 @@ DECLARE
     v_source pymig.source := pymig._source(p_source);
     v_entity pymig.entity := pymig._entity(v_source.source, p_entity);
     v_chunk pymig.chunk;
-    v_size int;
 BEGIN
     PERFORM pymig._require_read_committed();
     IF pymig._is_backfilled(v_entity.state) THEN
@@ -7164,12 +7208,7 @@ BEGIN
     LIMIT 1
     FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
-        -- Dealt before the last ones turned out to be slow, or the target was changed.
-        v_size := pymig._chunk_buckets(v_source.source, p_entity);
-        IF v_chunk.last_bucket::numeric - v_chunk.first_bucket + 1 > 2 * v_size THEN
-            v_chunk := pymig._split_chunk(v_source, v_chunk, v_chunk.first_bucket + v_size - 1);
-        END IF;
-        v_chunk := pymig._move_chunk(v_source, v_entity, v_chunk);
+        v_chunk := pymig._move_chunk(v_source, v_entity, pymig._fit_chunk(v_source, v_chunk));
         outcome := CASE v_chunk.state WHEN 'done' THEN 'moved' ELSE 'retry' END;
         chunk := v_chunk.chunk;
         narrow_rows := v_chunk.narrow_rows;

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -9,7 +13,11 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from pymig import analyze as analysis
+from pymig.db import Session
+from pymig.migrate import Options
 from tests.conftest import Database
+from tests.integration.test_cli import run
 from tests.integration.test_sources import CASES
 
 Rows = dict[str, dict[str, Any]]
@@ -261,7 +269,7 @@ def test_only_a_part_is_read(db: Database) -> None:
     assert 0 < read < 57_600 / 5
     quality = rows["data quality"]
     assert quality[5]["buckets"] <= 6
-    assert "whole buckets of " in quality[3]
+    assert quality[3].endswith(" whole buckets)")
     assert quality[5]["rows"] <= 6 * 120
     assert not quality[5]["is_all"]
 
@@ -336,8 +344,8 @@ def test_partitions(db: Database) -> None:
     conn.execute(
         CREATE.replace("seq int)", "seq int) PARTITION BY RANGE (ts)", 1).replace(
             "INSERT INTO n",
-            """CREATE TABLE n1 PARTITION OF n FOR VALUES FROM ('2024-01-01') TO ('2024-01-01 02:00');
-        CREATE TABLE n2 PARTITION OF n DEFAULT; INSERT INTO n""",
+            "CREATE TABLE n1 PARTITION OF n FOR VALUES FROM ('2024-01-01') TO ('2024-01-01 02:00');"
+            " CREATE TABLE n2 PARTITION OF n DEFAULT; INSERT INTO n",
             1,
         )
     )
@@ -387,3 +395,92 @@ def test_a_ship_that_is_not_there(db: Database) -> None:
     with pytest.raises(psycopg.Error, match="has no rows") as caught:
         conn.execute("SELECT * FROM pymig.analyze('nobody')")
     assert caught.value.sqlstate == "PM002"
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+EVIL: Final = """<script>alert("1")</script>&'"""
+
+
+class _Page(HTMLParser):
+    """The texts of a page, and its tags; an assertion fails where they are not closed in order."""
+
+    VOID: Final = {"meta", "!doctype"}
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+@pytest.mark.once
+def test_report(db: Database, tmp_path: Path) -> None:
+    """One file of its own: no script, no link, nothing of the data taken for markup."""
+    conn = _prepare(db)
+    conn.execute("UPDATE n SET ship = %s WHERE ship = 'Y'", [EVIL])
+    conn.execute("UPDATE n SET fmt = '<b>', ch = '<i>' WHERE ship = %s AND ch = 'ch3'", [EVIL])
+    file = tmp_path / "report.html"
+    done = run(db.url, "analyze", "--html", str(file))
+    assert done.code == 2
+    assert "To be mended first: data quality, unknown format." in done.err
+    html = file.read_text("utf-8")
+    page = _Page(html)
+    assert EVIL in page.texts  # as text
+    assert any("channel <i>; formats: <b>" in text for text in page.texts)
+    assert not {"script", "link", "img", "a", "iframe", "i", "b"} & {tag for tag, _ in page.tags}
+    assert not re.search(r"https?:|url\(|@import|\bon\w+=|\bsrc=", html)
+    rects = [attributes for tag, attributes in page.tags if tag == "rect"]
+    assert len(rects) == 2 * 24
+    assert {r["height"] for r in rects[:24]} == {"0.0", "32.0", "96.0"}
+    for text in ("200 of 800", "0 of 800", "data quality", "work_mem", "archiving", "red"):
+        assert text in page.texts, text
+
+
+@pytest.mark.once
+def test_command(db: Database) -> None:
+    """The same rows as text and as JSON, exit 0 where none is red; one ship where one is named."""
+    _prepare(db).execute("UPDATE n SET fmt = 'what' WHERE ship = 'X' AND i = 1")
+    done = run(db.url, "analyze", "--ship", "X", "--sample", "200", "--budget", "5")
+    assert done.code == 0
+    assert done.out.startswith("X\n")
+    assert re.search(r"^yellow +unknown format +1 rows", done.out, re.MULTILINE)
+    rows = json.loads(run(db.url, "analyze", "--ship", "X", "--json").out)
+    assert {row["entity"] for row in rows} == {"X"}
+    assert {row["item"]: row["detail"] for row in rows}["data quality"]["quarantined"] == 1
+
+
+def test_of_many_ships_some(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest half and a random half; those that are named, always."""
+    conn = _prepare(db)
+    conn.execute(
+        "INSERT INTO n (ship, ch, ts, fmt, i) SELECT 's' || s, 'ch2', '2024-01-01', 'i', 1"
+        " FROM generate_series(1, 6) AS s; ANALYZE n"
+    )
+    monkeypatch.setattr(analysis, "MOST_SHIPS", 4)
+    with Session(db.url, "test") as session:
+        found = analysis.analyze(session, "all", Options(), sample=8, budget=5)
+        named = analysis.analyze(session, "s1,s2,s3,s4,s5", Options(), sample=8, budget=5)
+        conn.execute("TRUNCATE n")
+        empty = analysis.analyze(session, "all", Options(), sample=8, budget=5)
+    assert len(found.ships) == 8
+    assert found.rows[0]["value"] == "4 of 8 looked at: half with most rows, half at random"
+    entities = {row["entity"] for row in found.rows[1:]}
+    assert len(entities) == 4
+    assert {"X", "Y"} < entities
+    assert {row["entity"] for row in named.rows} == {"s1", "s2", "s3", "s4", "s5"}
+    assert [row["value"] for row in empty.rows] == ["none: the narrow table is empty"]

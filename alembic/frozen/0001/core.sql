@@ -291,7 +291,7 @@ DECLARE
 BEGIN
     v_bounds := pymig._discover_bounds(p_source, p_entity);
     RETURN QUERY
-    SELECT 'rows', 'green', format('about %s', to_char(v_rows, 'FM999,999,999,999,999')), NULL, jsonb_build_object('rows', v_rows)
+    SELECT 'rows', 'green', format('about %s', to_char(v_rows, 'FM999,999,999,999,990')), NULL, jsonb_build_object('rows', v_rows)
     UNION ALL
     SELECT 'times', CASE WHEN v_bounds.last_bucket > v_now + 1 OR v_bounds.first_bucket = -9223372036854775808 THEN 'yellow' ELSE 'green' END,
         format('%s to %s', pymig._bucket_start(p_source, v_bounds.first_bucket), pymig._bucket_end(p_source, v_bounds.last_bucket)),
@@ -358,15 +358,15 @@ BEGIN
     -- The rows that would go to quarantine, all reasons together.
     bad AS (SELECT coalesce(sum(f.rows), 0) AS rows FROM finding AS f WHERE f.reason IS NOT NULL)
     SELECT 'data quality', CASE WHEN b.rows = 0 THEN 'green' WHEN b.rows > 0.1 * t.rows THEN 'red' ELSE 'yellow' END,
-        format('%s of %s rows looked at would go to quarantine (%s)', to_char(b.rows, 'FM999,999,999,999'), to_char(t.rows, 'FM999,999,999,999'),
-            CASE WHEN t.is_all THEN 'all there are' ELSE format('%s of %s', CASE WHEN p_share >= 1 THEN 'whole buckets' ELSE 'parts' END, t.buckets || ' buckets') END),
+        format('%s of %s rows looked at would go to quarantine (%s)', to_char(b.rows, 'FM999,999,999,990'), to_char(t.rows, 'FM999,999,999,990'),
+            CASE WHEN t.is_all THEN 'all there are' WHEN p_share >= 1 THEN format('%s whole buckets', t.buckets) ELSE format('parts of %s buckets', t.buckets) END),
         CASE WHEN b.rows = 0 THEN NULL WHEN b.rows > 0.1 * t.rows THEN 'One in ten or more: look at how the source is registered, and at who writes such rows, first.'
              ELSE 'The lines below say which and why. Quarantine keeps each with its reason; its cell is NULL.' END,
         jsonb_build_object('rows', t.rows, 'quarantined', b.rows, 'buckets', t.buckets, 'is_all', t.is_all)
     FROM total AS t CROSS JOIN bad AS b
     UNION ALL
     (SELECT f.item, CASE WHEN f.reason IS NOT NULL AND f.rows > 0.1 * t.rows THEN 'red' ELSE 'yellow' END,
-        format('%s rows (%s %%)%s%s', to_char(f.rows, 'FM999,999,999,999'), to_char(100.0 * f.rows / t.rows, 'FM990.0999'),
+        format('%s rows (%s %%)%s%s', to_char(f.rows, 'FM999,999,999,990'), to_char(100.0 * f.rows / t.rows, 'FM990.0999'),
             CASE WHEN cardinality(f.channels) > 0 THEN format(', channel%s %s%s', CASE WHEN cardinality(f.channels) > 1 THEN 's' END,
                 array_to_string(f.channels[1:c_shown], ', '), CASE WHEN cardinality(f.channels) > c_shown THEN ', …' END) END,
             '; formats: ' || array_to_string(f.formats, ', ')),
@@ -407,25 +407,25 @@ BEGIN
         RETURN QUERY SELECT format('rows per %s', v_unit), 'yellow', 'none up to now', 'All its rows are of the future, or have no time: look at the clock of who writes them.', NULL::jsonb;
         RETURN;
     END IF;
-    v_hours := (SELECT jsonb_agg(jsonb_build_object('begins', h.begins, 'rows', h.rows) ORDER BY h.hour DESC)
+    v_hours := (SELECT jsonb_agg(jsonb_build_object('ends', h.ends, 'rows', h.rows) ORDER BY h.hour DESC)
                 FROM pymig._count_hours(p_source, p_entity, v_channels, v_newest, p_most, p_until) AS h);
     v_before := pymig._count_rows(p_source, p_entity, v_channels, v_newest - v_week - v_ticks + 1, v_newest - v_week, p_most);
     RETURN QUERY
     WITH h AS (
         SELECT count(*) AS hours, sum(h.rows) AS rows, min(h.rows) AS fewest, max(h.rows) AS most, (v_hours -> -1 ->> 'rows')::bigint AS newest,
             bool_or(h.rows >= p_most) AS is_cut, 24 / count(*)::numeric * sum(h.rows) AS a_day
-        FROM jsonb_to_recordset(v_hours) AS h (begins text, rows bigint)
+        FROM jsonb_to_recordset(v_hours) AS h (rows bigint)
     )
     SELECT format('rows per %s', v_unit), CASE WHEN h.hours < 24 OR h.is_cut THEN 'yellow' ELSE 'green' END,
-        format('%s%s to %s in each of %s %ss up to the newest row (%s)', CASE WHEN h.is_cut THEN 'at least ' END, to_char(h.fewest, 'FM999,999,999,999'),
-            to_char(h.most, 'FM999,999,999,999'), CASE WHEN h.hours < 24 THEN h.hours || ' of the 24' ELSE 'the 24' END, v_unit, pymig.time_text(v_newest, p_source.time_type)),
-        CASE WHEN h.is_cut THEN format('Counting ended at %s rows a %s.', to_char(p_most, 'FM999,999,999,999'), v_unit)
+        format('%s%s in each of %s %ss up to the newest row (%s)', CASE WHEN h.is_cut THEN 'at least ' END,
+            concat_ws(' to ', to_char(nullif(h.fewest, h.most), 'FM999,999,999,990'), to_char(h.most, 'FM999,999,999,990')), CASE WHEN h.hours < 24 THEN h.hours || ' of the 24' ELSE 'the 24' END, v_unit, pymig.time_text(v_newest, p_source.time_type)),
+        CASE WHEN h.is_cut THEN format('Counting ended at %s rows a %s.', to_char(p_most, 'FM999,999,999,990'), v_unit)
              WHEN h.hours < 24 THEN 'The time was up before all were counted: p_budget, --budget.' END,
         jsonb_build_object('unit', v_unit, 'hours', v_hours)
     FROM h
     UNION ALL
     SELECT 'growth', CASE WHEN g.growth > 1.5 THEN 'yellow' ELSE 'green' END,
-        format('about %s rows a %s%s%s', to_char(h.a_day, 'FM999,999,999,999,999'), CASE v_unit WHEN 'day' THEN 'month of 24 days' ELSE 'day' END,
+        format('about %s rows a %s%s%s', to_char(h.a_day, 'FM999,999,999,999,990'), CASE v_unit WHEN 'day' THEN 'month of 24 days' ELSE 'day' END,
             ', ' || pg_size_pretty(h.a_day * v_bytes) || ' of the narrow table',
             CASE WHEN v_before = 0 THEN '; none a week before' ELSE format('; %s %% against the same %s a week before', to_char(100 * (g.growth - 1), 'FMSG999,990'), v_unit) END),
         CASE WHEN g.growth > 1.5 THEN 'It grows fast: give disks and limits room for what comes while history moves.' END,
@@ -1555,7 +1555,7 @@ COMMENT ON FUNCTION pymig._compat_columns_sql(pymig.source, text) IS
 -- sql/core/functions/_count_hours.sql
 CREATE OR REPLACE FUNCTION pymig._count_hours(
     p_source pymig.source, p_entity text, p_channels text[], p_newest_tick bigint, p_most bigint, p_until timestamptz,
-    OUT hour int, OUT begins text, OUT rows bigint)
+    OUT hour int, OUT ends text, OUT rows bigint)
 RETURNS SETOF record
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -1576,7 +1576,7 @@ BEGIN
     FOR hour IN SELECT h.h FROM generate_series(0, c_hours - 1) AS h (h) ORDER BY h.h % 4, h.h LOOP
         EXIT WHEN hour > 0 AND clock_timestamp() > p_until;
         v_first := p_newest_tick - (hour + 1) * v_ticks + 1;
-        begins := pymig.time_text(v_first, p_source.time_type);
+        ends := pymig.time_text(p_newest_tick - hour * v_ticks, p_source.time_type);
         rows := pymig._count_rows(p_source, p_entity, p_channels, v_first, v_first + v_ticks - 1, p_most);
         RETURN NEXT;
     END LOOP;
@@ -1599,6 +1599,7 @@ STABLE
     SET IntervalStyle = 'postgres'
     SET TimeZone = 'UTC'
     SET bytea_output = 'hex'
+    SET enable_seqscan = off
 AS $$
 DECLARE
     v_narrow text := format('SELECT FROM pymig.%I AS n WHERE n.entity = %L AND %s', p_source.source || '_cell', p_entity,
@@ -4019,6 +4020,7 @@ LANGUAGE plpgsql
     SET IntervalStyle = 'postgres'
     SET TimeZone = 'UTC'
     SET bytea_output = 'hex'
+    SET enable_seqscan = off
 AS $$
 DECLARE
     v_condition text := pymig._slice_condition(p_source, p_bucket, p_share);
@@ -4485,6 +4487,7 @@ STABLE
     SET IntervalStyle = 'postgres'
     SET TimeZone = 'UTC'
     SET bytea_output = 'hex'
+    SET enable_seqscan = off
 AS $$
 DECLARE
     v_newest text := format('SELECT max(n.raw_time) AS time FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time <= %L::%s',
@@ -5139,7 +5142,7 @@ AS $$
         SELECT u.fault, u.advice FROM pymig._unreadable(p_source) AS u WHERE u.fault IS NOT NULL
         UNION ALL
         SELECT format('Role %s may not write pymig''s tables.', current_user), 'Migrate as the role that installed pymig, or as a member of it.'
-        WHERE NOT has_table_privilege('pymig.entity', 'INSERT, UPDATE, DELETE')
+        WHERE NOT (has_table_privilege('pymig.entity', 'INSERT') AND has_table_privilege('pymig.entity', 'UPDATE') AND has_table_privilege('pymig.entity', 'DELETE'))
         UNION ALL
         SELECT format('Role %s may not make temporary tables.', current_user), format('GRANT TEMPORARY ON DATABASE %I TO %I.', current_database(), current_user)
         WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
@@ -5209,14 +5212,15 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH wal AS (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn)
-    SELECT 'standbys', CASE WHEN s.standbys > 0 AND NOT s.sees_all OR s.behind > s.most OR s.waits THEN 'yellow' ELSE 'green' END,
-        CASE WHEN s.standbys = 0 THEN 'none' ELSE format('%s%s', s.standbys, CASE WHEN s.sees_all THEN format(', up to %s behind', pg_size_pretty(s.behind)) ELSE ', how far behind is not visible' END) END
+    SELECT 'replication', CASE WHEN s.standbys > 0 AND NOT s.sees_all OR s.behind > s.most OR s.waits THEN 'yellow' ELSE 'green' END,
+        CASE WHEN s.standbys = 0 THEN 'nobody follows' ELSE format('%s standbys or subscribers, %s', s.standbys,
+                CASE WHEN NOT s.sees_all THEN 'how far behind is not visible' WHEN s.behind IS NULL THEN 'none says how far behind' ELSE format('up to %s behind', pg_size_pretty(s.behind)) END) END
             || CASE WHEN s.waits THEN '; commits wait for a standby' ELSE '' END,
         CASE WHEN s.standbys > 0 AND NOT s.sees_all THEN format('GRANT pg_read_all_stats TO %I, or look as a member of pg_monitor.', current_user)
              WHEN s.behind > s.most THEN 'Let it catch up first: a migration waits while a standby is that far behind (pymig throttle).'
              WHEN s.waits THEN 'Chunks and sync don''t wait for it, DDL does: a standby that hangs holds up new channels and cutovers.' END
     FROM (
-        SELECT count(r.pid) AS standbys, max(pg_wal_lsn_diff(w.lsn, r.replay_lsn)) AS behind, 256 * 1024 ^ 2 AS most, pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all,
+        SELECT count(r.pid) AS standbys, max(pg_wal_lsn_diff(w.lsn, coalesce(r.replay_lsn, r.flush_lsn))) AS behind, 256 * 1024 ^ 2 AS most, pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all,
             current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') NOT IN ('off', 'local') AS waits
         FROM wal AS w LEFT JOIN pg_stat_replication AS r ON true
     ) AS s
@@ -5231,7 +5235,7 @@ AS $$
     FROM (SELECT max(pg_wal_lsn_diff(w.lsn, s.restart_lsn)) FROM wal AS w CROSS JOIN pg_replication_slots AS s WHERE s.active) AS s (bytes)
     WHERE s.bytes IS NOT NULL
 $$;
-COMMENT ON FUNCTION pymig._precheck_replication() IS 'The rows of pymig.precheck about standbys and replication slots.';
+COMMENT ON FUNCTION pymig._precheck_replication() IS 'The rows of pymig.precheck about who follows the WAL, and replication slots.';
 
 -- sql/core/functions/_precheck_server.sql
 CREATE OR REPLACE FUNCTION pymig._precheck_server(

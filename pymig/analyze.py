@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,11 +23,17 @@ class Analysis:
 
 
 def analyze(
-    session: Session, ships: str, options: Options, *, sample: int, budget: float
+    session: Session,
+    ships: str,
+    options: Options,
+    *,
+    sample: int,
+    budget: float,
+    tell: Callable[[str], object] = str,
 ) -> Analysis:
     """Look at the data of ships (one, a comma list, or all, of which at most MOST_SHIPS).
 
-    sample: buckets of each; budget: seconds for each. Raises PymigError.
+    sample: buckets of each; budget: seconds for each; tell: is told before each. Raises PymigError.
     """
     found = session.select(
         "resolve_entities",
@@ -37,7 +44,8 @@ def analyze(
     found.reverse()  # most rows first
     chosen = _chosen(found) if ships == "all" else found
     rows = [] if len(chosen) == len(found) > 0 else [_left_out(len(chosen), len(found))]
-    for ship in chosen:
+    for number, ship in enumerate(chosen, 1):
+        tell(f"{ship['entity']} ({number} of {len(chosen)})")
         rows += session.select(
             "analyze",
             p_entity=ship["entity"],

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from pymig import db, disk, errors, show
 from pymig.errors import (
@@ -280,7 +281,15 @@ def analyze(
     options = _options(source=source, column_types=column_types, allow_scan=allow_scan)
     with _session() as session:
         _check_source(options, session)
-        found = look(session, ship, options, sample=sample, budget=budget)
+        with _ERR.status("") as line:
+            found = look(
+                session,
+                ship,
+                options,
+                sample=sample,
+                budget=budget,
+                tell=lambda what: line.update(Text(what)),
+            )
         checks = _checks(session, options) if html else []
     if html:
         title = "pymig: the data and the server before the migration"

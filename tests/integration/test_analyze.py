@@ -82,7 +82,9 @@ def _analyze(conn: psycopg.Connection[Any], entity: str = "X", **arguments: Any)
     assert {row["entity"] for row in rows} == {entity}
     assert all(row["level"] in ("green", "yellow", "red") for row in rows)
     assert all((row["level"] == "green") == (row["advice"] is None) for row in rows), rows
-    assert all(row["value"] for row in rows), rows
+    for row in rows:
+        assert row["value"] and not row["value"].endswith((" ", ":")), row
+        assert ("formats: " in row["value"]) == (row["item"] == "unknown format"), row
     items = [row["item"] for row in rows]
     assert len(set(items)) == len(items) or "type mismatch" in items
     return {row["item"]: row for row in rows}
@@ -202,9 +204,26 @@ def test_what_is_no_fault_but_worth_knowing(db: Database) -> None:
         "type drift": ("yellow", 3, ["ch2"]),
     }
     assert rows["data quality"]["level"] == "green"
+    native = _analyze(conn, p_column_types="native")
+    assert "type drift" not in native
+    assert native["type mismatch"]["detail"]["rows"] == 3
     conn.execute("CALL pymig.migrate('X')")
     assert _quarantine(conn) == {}
     assert conn.execute("SELECT count(*) FROM n_x WHERE ch1 IS NULL").fetchone() == (10,)
+    assert "type mismatch" not in _analyze(conn, p_column_types="native")  # it has text columns
+
+
+def test_a_ship_without_rows(db: Database) -> None:
+    """One that was migrated and whose rows are gone; and a narrow table that is gone."""
+    conn = _prepare(db)
+    conn.execute("CALL pymig.migrate('X')")
+    conn.execute("DELETE FROM n WHERE ship = 'X'")
+    rows = _analyze(conn)
+    assert rows["channels"]["detail"]["channels"] == 0
+    assert rows["data quality"]["detail"]["rows"] == 0
+    conn.execute("DROP TABLE n CASCADE")
+    rows = _analyze(conn)
+    assert rows["data"]["value"] == "The narrow table is gone."
 
 
 def test_one_in_ten_is_red(db: Database) -> None:
@@ -232,9 +251,11 @@ def test_times(db: Database) -> None:
     assert rows["data quality"]["detail"]["rows"] == 801
     rows = _analyze(conn, "Y")
     assert (rows["times"]["level"], "-infinity" in rows["times"]["advice"]) == ("yellow", True)
-    rows = _analyze(conn, "Z")
-    assert rows["rows per hour"]["value"] == "none up to now"
-    assert rows["data quality"]["detail"]["rows"] == 1
+    conn.execute("INSERT INTO n (ship, ch, ts, fmt, i) VALUES ('W', 'ch2', '-infinity', 'i', 1)")
+    for entity in ("W", "Z"):
+        rows = _analyze(conn, entity)
+        assert rows["rows per hour"]["value"] == "none up to now"
+        assert rows["data quality"]["detail"]["rows"] == 1
 
 
 def test_growth(db: Database) -> None:
@@ -299,6 +320,39 @@ def test_bounds_hold_and_are_said(db: Database, index: LiteralString) -> None:
     assert (most["rows"], most["is_all"]) == (200, False)
     time = _quality(conn, 1, 1000, "-1 s")
     assert (time["rows"], time["buckets"], time["is_all"]) == (84, 1, False)
+
+
+def test_slices_keep_grains_whole(db: Database) -> None:
+    """What is one row is never cut apart: both ends of a slice are those of grains."""
+    conn = db.connect()
+    conn.execute(CREATE)
+    conn.execute(BY_KEY)
+    conn.execute(
+        "CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{f,i,s,b}',"
+        " p_time_grain => '2 minutes')"
+    )
+    slices = conn.execute(
+        "SELECT pymig._slice_condition(s, 5, 0.123) FROM pymig.source AS s, generate_series(1, 20)"
+    ).fetchall()
+    assert len(set(slices)) > 1
+    for (condition,) in slices:
+        first, last = re.findall(r"05:(\d\d):(\d\d(?:\.\d+)?)'", condition)
+        assert (int(first[0]) % 2, first[1]) == (0, "00"), condition
+        assert (int(last[0]) % 2, last[1]) == (1, "59.999999"), condition
+        assert int(last[0]) - int(first[0]) == 7, condition  # 12 % of an hour, in grains
+
+
+def test_counting_ends(db: Database) -> None:
+    """At so many rows an hour, which is said."""
+    conn = _prepare(db)
+    row = conn.execute(
+        "SELECT v.level, v.value, v.advice FROM pymig.source AS s CROSS JOIN"
+        " pymig._analyze_volume(s, 'X', (SELECT jsonb_agg(to_jsonb(l)) FROM pymig._layout(s, 'X',"
+        " 'text') AS l), 50, clock_timestamp() + '1 min'::interval) AS v WHERE v.item ~ 'hour'"
+    ).fetchone()
+    assert row
+    assert (row[0], row[2]) == ("yellow", "Counting ended at 50 rows of each.")
+    assert row[1].startswith("at least 0 to 50 in each of the 24 hours")
 
 
 def test_hours_end_with_the_time(db: Database) -> None:

@@ -275,6 +275,16 @@ def test_every_error_has_a_code_and_a_hint() -> None:
             assert "HINT = " in statement, f"{file}: {statement}"
 
 
+def test_settings_end_with_the_transaction() -> None:
+    """The server, its roles and the session are left as they are: SET LOCAL, or a SET clause."""
+    for file, text in _sql_texts():
+        code = re.sub(r"'(?:[^']|'')*'", "''", re.sub(r"--.*", "", text))  # advice may say more
+        assert not re.search(r"ALTER\s+(SYSTEM|DATABASE|ROLE|USER)|SET\s+SESSION", code), file
+        assert not re.search(r"^\s*SET (?!LOCAL|TRANSACTION)[^\n;]*;", code, re.MULTILINE), file
+        for scope in re.findall(r"set_config\(.*, (\w+)\)", code):
+            assert scope == "true", file
+
+
 # --- plpgsql_check ------------------------------------------------------------------------------
 
 #: Routines that execute SQL put together by others of ours (the *_sql ones, which quote by %I and

@@ -404,7 +404,7 @@ DECLARE
     v_bytes numeric := (SELECT pymig._table_bytes(p_source.narrow) / nullif(t.tuples, 0) FROM pymig._narrow_tuples(p_source.narrow) AS t);
 BEGIN
     IF v_newest IS NULL THEN
-        RETURN QUERY SELECT format('rows per %s', v_unit), 'yellow', 'none up to now', 'All its rows are of the future, or have no time: look at the clock of who writes them.', NULL::jsonb;
+        RETURN QUERY SELECT format('rows per %s', v_unit), 'yellow', 'none up to now', 'It has no rows, or all are of the future or without a time: look at the clock of who writes them.', NULL::jsonb;
         RETURN;
     END IF;
     v_hours := (SELECT jsonb_agg(jsonb_build_object('ends', h.ends, 'rows', h.rows) ORDER BY h.hour DESC)
@@ -413,20 +413,19 @@ BEGIN
     RETURN QUERY
     WITH h AS (
         SELECT count(*) AS hours, sum(h.rows) AS rows, min(h.rows) AS fewest, max(h.rows) AS most, (v_hours -> -1 ->> 'rows')::bigint AS newest,
-            bool_or(h.rows >= p_most) AS is_cut, 24 / count(*)::numeric * sum(h.rows) AS a_day
+            bool_or(h.rows >= p_most) AS is_cut, CASE WHEN v_unit = 'hour' THEN 24 ELSE 1 END * sum(h.rows) / count(*) AS a_day
         FROM jsonb_to_recordset(v_hours) AS h (rows bigint)
     )
     SELECT format('rows per %s', v_unit), CASE WHEN h.hours < 24 OR h.is_cut THEN 'yellow' ELSE 'green' END,
         format('%s%s in each of %s %ss up to the newest row (%s)', CASE WHEN h.is_cut THEN 'at least ' END,
             concat_ws(' to ', to_char(nullif(h.fewest, h.most), 'FM999,999,999,990'), to_char(h.most, 'FM999,999,999,990')), CASE WHEN h.hours < 24 THEN h.hours || ' of the 24' ELSE 'the 24' END, v_unit, pymig.time_text(v_newest, p_source.time_type)),
-        CASE WHEN h.is_cut THEN format('Counting ended at %s rows a %s.', to_char(p_most, 'FM999,999,999,990'), v_unit)
+        CASE WHEN h.is_cut THEN format('Counting ended at %s rows of each.', to_char(p_most, 'FM999,999,999,990'))
              WHEN h.hours < 24 THEN 'The time was up before all were counted: p_budget, --budget.' END,
         jsonb_build_object('unit', v_unit, 'hours', v_hours)
     FROM h
     UNION ALL
     SELECT 'growth', CASE WHEN g.growth > 1.5 THEN 'yellow' ELSE 'green' END,
-        format('about %s rows a %s%s%s', to_char(h.a_day, 'FM999,999,999,999,990'), CASE v_unit WHEN 'day' THEN 'month of 24 days' ELSE 'day' END,
-            ', ' || pg_size_pretty(h.a_day * v_bytes) || ' of the narrow table',
+        format('about %s rows a day%s%s', to_char(h.a_day, 'FM999,999,999,999,990'), ', ' || pg_size_pretty(h.a_day * v_bytes) || ' of the narrow table',
             CASE WHEN v_before = 0 THEN '; none a week before' ELSE format('; %s %% against the same %s a week before', to_char(100 * (g.growth - 1), 'FMSG999,990'), v_unit) END),
         CASE WHEN g.growth > 1.5 THEN 'It grows fast: give disks and limits room for what comes while history moves.' END,
         jsonb_build_object('rows_a_day', round(h.a_day), 'newest', h.newest, 'week_before', v_before)
@@ -4051,7 +4050,9 @@ BEGIN
              SELECT ''type_drift'', NULL, NULL, x.channel, NULL FROM cell AS x
              WHERE x.fault IS NULL AND x.column_type = ''text'' AND x.as_text IS NOT NULL AND x.channel_kind IS NOT NULL
                AND pymig._native_type(ARRAY(SELECT DISTINCT k.k FROM unnest(ARRAY[x.channel_kind, x.kind]) AS k (k)), ''native'') <> x.channel_kind)
-         SELECT f.finding, f.column_type, f.kind, count(*), (array_agg(DISTINCT f.channel ORDER BY f.channel))[1:100], (array_agg(DISTINCT f.format))[1:10]
+         SELECT f.finding, f.column_type, f.kind, count(*),
+             (array_agg(DISTINCT f.channel ORDER BY f.channel) FILTER (WHERE f.channel IS NOT NULL))[1:100],
+             (array_agg(DISTINCT f.format) FILTER (WHERE f.format IS NOT NULL))[1:10]
          FROM found AS f GROUP BY f.finding, f.column_type, f.kind
          UNION ALL
          SELECT ''rows'', NULL, NULL, count(*), NULL, NULL FROM cell
@@ -7247,7 +7248,7 @@ AS $$
         (1, NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source.narrow), 'The narrow table is gone.', 'Restore it, or unregister the source.'),
         (2, NOT has_table_privilege(p_source.narrow, 'SELECT'), format('Role %s may not read %s.', current_user, p_source.narrow),
          format('GRANT SELECT ON %s TO %I.', p_source.narrow, current_user)),
-        (3, NOT has_table_privilege(format('pymig.%I', p_source.source || '_cell'), 'SELECT'), format('Role %s may not read pymig.%I.', current_user, p_source.source || '_cell'),
+        (3, NOT has_table_privilege(to_regclass(format('pymig.%I', p_source.source || '_cell')), 'SELECT'), format('Role %s may not read pymig.%I.', current_user, p_source.source || '_cell'),
          format('GRANT SELECT ON ALL TABLES IN SCHEMA pymig TO %I.', current_user)),
         (4, row_security_active(p_source.narrow), format('Policies of row-level security apply to role %s: it would see some rows of %s only.', current_user, p_source.narrow),
          'Look as the owner, or as a role with BYPASSRLS.')

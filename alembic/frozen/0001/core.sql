@@ -301,7 +301,7 @@ BEGIN
     WHERE v_bounds.first_bucket IS NOT NULL
     UNION ALL
     SELECT 'channels', CASE WHEN p_layout IS NULL THEN 'yellow' ELSE 'green' END,
-        CASE WHEN p_layout IS NULL THEN 'not looked for' ELSE format('%s in %s wide table%s: %s', c.channels, c.parts, CASE WHEN c.parts > 1 THEN 's' END, t.types) END,
+        CASE WHEN p_layout IS NULL THEN 'not looked for' WHEN c.channels = 0 THEN 'none' ELSE format('%s in %s wide table%s: %s', c.channels, c.parts, CASE WHEN c.parts > 1 THEN 's' END, t.types) END,
         CASE WHEN p_layout IS NULL THEN 'Finding them means reading the whole table: p_allow_scan, --allow-scan.' END,
         CASE WHEN p_layout IS NOT NULL THEN jsonb_build_object('channels', c.channels, 'parts', c.parts, 'types', t.types_by_name) END
     FROM (SELECT count(*) AS channels, count(DISTINCT l.part) AS parts FROM jsonb_to_recordset(p_layout) AS l (part int)) AS c
@@ -5079,9 +5079,9 @@ BEGIN
             SELECT DISTINCT pymig._next_narrow_bucket(p_source, p_entity, w.bucket)
             FROM (
                 -- What lies in the future is looked at, too.
-                SELECT v_bounds.last_bucket
+                SELECT v_bounds.last_bucket WHERE v_bounds.last_bucket > p_newest
                 UNION ALL
-                SELECT p_newest - i.i FROM generate_series(0, p_most / 2 - 2) AS i (i)
+                SELECT p_newest - i.i FROM generate_series(0, p_most / 2 - 1) AS i (i)
                 UNION ALL
                 SELECT (v_first + floor(random()::numeric * v_span))::bigint FROM generate_series(1, p_most - p_most / 2)
             ) AS w (bucket)
@@ -5090,7 +5090,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._pick_buckets(pymig.source, text, bigint, int) IS
-    'The buckets of an entity that are looked at: all that have rows where these are no more than p_most (is_all), else half of them the newest (p_newest: that of the newest row up to now) and half at random.';
+    'The buckets of an entity that are looked at: all that have rows where these are no more than p_most (is_all), else half of them the newest (p_newest: that of the newest row up to now) and half at random; one more where the last one is of the future.';
 
 -- sql/core/functions/_plan_entity.sql
 CREATE OR REPLACE FUNCTION pymig._plan_entity(

@@ -132,6 +132,13 @@ def test_unused_slot(conn: psycopg.Connection[Any], db: Database) -> None:
         conn.execute("SELECT pg_drop_replication_slot(%s)", [db.name])
 
 
+def _is_active(conn: psycopg.Connection[Any], slot: str) -> bool:
+    row = conn.execute(
+        "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def test_who_follows(conn: psycopg.Connection[Any], db: Database, tmp_path: Path) -> None:
     """A client that streams WAL through a slot is counted, and what the slot keeps."""
     conn.execute("SELECT pg_create_physical_replication_slot(%s, true)", [db.name])
@@ -147,6 +154,7 @@ def test_who_follows(conn: psycopg.Connection[Any], db: Database, tmp_path: Path
     finally:
         receiver.terminate()
         receiver.wait()
+        until(lambda: not _is_active(conn, db.name), "the slot stays active")
         conn.execute("SELECT pg_drop_replication_slot(%s)", [db.name])
 
 

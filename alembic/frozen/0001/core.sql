@@ -661,7 +661,6 @@ STABLE
     SET IntervalStyle = 'postgres'
     SET TimeZone = 'UTC'
     SET bytea_output = 'hex'
-    SET enable_seqscan = off
 AS $$
 DECLARE
     v_type text := (SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a
@@ -675,8 +674,10 @@ BEGIN
     END IF;
     BEGIN
         EXECUTE format('SELECT %L::%s::text', p_entity, v_type) INTO v_entity;
-        -- By the index: a scan would end at its first row, and a new ship's is the last of a trillion.
-        EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L)', p_source.source || '_cell', v_entity)
+        -- In the order of the index where there is one: a scan ends at the first row, which for a new ship may be the last of the table.
+        EXECUTE format(CASE WHEN pymig._leads_with(p_source.narrow, p_source.entity_column)
+                            THEN 'SELECT coalesce((SELECT n.entity FROM pymig.%1$I AS n WHERE n.entity >= %2$L ORDER BY n.entity LIMIT 1) = %2$L, false)'
+                            ELSE 'SELECT EXISTS (SELECT FROM pymig.%1$I AS n WHERE n.entity = %2$L)' END, p_source.source || '_cell', v_entity)
         INTO v_exists;
     EXCEPTION WHEN data_exception THEN
         v_exists := false;

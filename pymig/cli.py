@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from pymig import db, disk, errors, show
 from pymig.errors import (
@@ -87,6 +87,10 @@ AllowScan = Annotated[
     bool, typer.Option("--allow-scan", help="Allow discovery to read all of the narrow table.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", dir_okay=False, help="Write a report to this file, to be mailed."),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, max=64, help="Connections that move chunks.")
 ]
@@ -249,27 +253,55 @@ def source_list(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example: pymig precheck --html report.html")
-def precheck(
-    source: Source = None,
-    as_json: AsJson = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", dir_okay=False, help="Write the report to this file.")
-    ] = None,
-) -> None:
+def precheck(source: Source = None, as_json: AsJson = False, html: Html = None) -> None:
     """Look at backups, disk, locks and settings before a migration. Changes nothing."""
-    from pymig.disk import free_bytes
+    from pymig import report
 
     options = _options(source=source)
     with _session() as session:
         _check_source(options, session)
-        rows = session.select(
-            "precheck", p_source=options.source, p_free_bytes=session.run(free_bytes)
-        )
+        rows = _checks(session, options)
     if html:
-        _write_html(html, show.precheck(rows))
-    _show_rows(rows, as_json, show.precheck)
-    if red := dict.fromkeys(row["item"] for row in rows if row["level"] == "red"):
-        raise UsageError(f"To be mended first: {', '.join(red)}.", "See the rows marked red.")
+        report.write(html, report.page("pymig: before the migration", rows))
+    _show_rows(rows, as_json, show.findings)
+    _refuse_red(rows)
+
+
+@app.command(epilog="Example: pymig analyze --ship SHIP1 --html report.html")
+def analyze(
+    ship: Ship = "all",
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, help="Buckets of each ship that are looked at.")
+    ] = 8,
+    budget: Annotated[float, typer.Option("--budget", min=0, help="Seconds for each ship.")] = 20,
+    source: Source = None,
+    column_types: Types = None,
+    allow_scan: AllowScan = False,
+    as_json: AsJson = False,
+    html: Html = None,
+) -> None:
+    """Look at the data of ships: how much, how it grows, what would go to quarantine."""
+    from pymig import report
+    from pymig.analyze import analyze as look
+
+    options = _options(source=source, column_types=column_types, allow_scan=allow_scan)
+    with _session() as session:
+        _check_source(options, session)
+        with _ERR.status("") as line:
+            found = look(
+                session,
+                ship,
+                options,
+                sample=sample,
+                budget=budget,
+                tell=lambda what: line.update(Text(what)),
+            )
+        checks = _checks(session, options) if html else []
+    if html:
+        title = "pymig: the data and the server before the migration"
+        report.write(html, report.page(title, checks, found.ships, found.rows))
+    _show_rows(found.rows, as_json, show.findings)
+    _refuse_red(found.rows)
 
 
 @app.command(epilog="Example: pymig plan --ship SHIP1")
@@ -1059,14 +1091,15 @@ def _run_concurrently(session: db.Session, statement: str) -> None:
     session.run(lambda conn: conn.execute(statement.encode()))
 
 
-def _write_html(path: Path, table: Any) -> None:
-    """Write what is shown to people as a page of its own."""
-    console = Console(record=True, file=io.StringIO(), width=160)
-    console.print(table)
-    try:
-        path.write_text(console.export_html(), "utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}.", "Name another.") from error
+def _refuse_red(rows: list[db.Row]) -> None:
+    """Raise UsageError where a check is red."""
+    if red := dict.fromkeys(row["item"] for row in rows if row["level"] == "red"):
+        raise UsageError(f"To be mended first: {', '.join(red)}.", "See the rows marked red.")
+
+
+def _checks(session: db.Session, options: Options) -> list[db.Row]:
+    free = session.run(disk.free_bytes)
+    return session.select("precheck", p_source=options.source, p_free_bytes=free)
 
 
 def _formats(pairs: list[str] | None) -> dict[str, str] | None:

@@ -77,8 +77,8 @@ def run(url: str, channels: int, ships: int, say: Callable[[str], None]) -> Take
 
 
 def _migrate(stop: threading.Event, url: str) -> None:
-    # The slowest of the strategies: the history lasts for as long as we look.
-    options = Options(workers=2, column_types="text", strategy="crosstab")
+    # One worker, and not the fastest strategy: the history lasts for as long as we look.
+    options = Options(workers=1, column_types="text", strategy="json")
     with suppress(InterruptedByUser):
         migrate_ships(url, options=options, stop=stop)
 

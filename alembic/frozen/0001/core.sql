@@ -3015,18 +3015,20 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_buckets numeric := p_chunk.last_bucket::numeric - p_chunk.first_bucket + 1;
-    v_size numeric;
+    v_size numeric := least(v_buckets, pymig._chunk_buckets(p_source.source, p_chunk.entity));
+    v_limit double precision := pymig._chunk_rows(p_source.source, p_chunk.entity);
+    v_rows bigint;
 BEGIN
-    IF v_buckets = 1 THEN
-        RETURN p_chunk;
-    END IF;
-    -- By buckets what the last chunks took, by rows what the planner's histogram of times says of this one: after a gap it is another density.
-    v_size := least(pymig._chunk_buckets(p_source.source, p_chunk.entity),
-        v_buckets * pymig._chunk_rows(p_source.source, p_chunk.entity) / greatest(pymig._estimate_rows(p_source, p_chunk.entity, p_chunk.first_bucket, p_chunk.last_bucket), 1));
+    -- By buckets what the last chunks took, by rows what the planner's histogram of times says: after a gap it is another density.
+    WHILE v_size > 1 LOOP
+        v_rows := pymig._estimate_rows(p_source, p_chunk.entity, p_chunk.first_bucket, (p_chunk.first_bucket + v_size - 1)::bigint);
+        EXIT WHEN v_rows <= 2 * v_limit;
+        v_size := greatest(1, floor(v_size * v_limit::numeric / v_rows));
+    END LOOP;
     IF v_buckets <= 2 * v_size THEN
         RETURN p_chunk;
     END IF;
-    RETURN pymig._split_chunk(p_source, p_chunk, p_chunk.first_bucket + greatest(v_size - 1, 0)::bigint);
+    RETURN pymig._split_chunk(p_source, p_chunk, (p_chunk.first_bucket + v_size - 1)::bigint);
 END
 $$;
 COMMENT ON FUNCTION pymig._fit_chunk(pymig.source, pymig.chunk) IS

@@ -88,7 +88,8 @@ def arguments() -> argparse.Namespace:
     args.channels = args.channels or (100 if args.quick else channels)
     args.times = args.times or times[args.suite]
     args.repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
-    args.ships = args.ships or {"lag": 5, "queries": 2, "read": 2, "beyond": 1, "throttle": 1}.get(args.suite, 4)
+    ships = {"lag": 5, "queries": 2, "read": 2, "beyond": 1, "throttle": 1}
+    args.ships = args.ships or ships.get(args.suite, 4)
     args.types = args.types or ["native", "text"]
     args.seconds = args.seconds or (10 if args.quick else 30)
     args.step = QUERY_STEP if args.suite == "queries" else 15

@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall precheck plan migrate verify status worker certify cutover routing rollback pause resume throttle demo stop clean \
+.PHONY: help setup console install uninstall precheck plan migrate verify status worker certify cutover routing rollback pause resume throttle demo stop clean \
     test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs
 
 help: ## This list
@@ -104,6 +104,9 @@ resume: $(SETUP) ## Go on with it
 
 throttle: $(SETUP) ## What makes history wait, with limits and values (ARGS= to change them)
 	@$(PYMIG) throttle $(ARGS)
+
+console: $(SETUP) ## Show it all in a browser, at http://127.0.0.1:8808 (ARGS= for its options)
+	@$(PYMIG) console $(ARGS)
 
 demo: $(SETUP) ## A simulated fleet, migrated live and verified, on an embedded server
 	@$(PYMIG) demo $(workers)

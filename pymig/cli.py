@@ -679,6 +679,30 @@ def metrics(host: MetricsHost = "127.0.0.1", port: MetricsPort = 9188) -> None:
         stop.wait()
 
 
+@app.command(epilog="Example: pymig console --port 8808")
+def console(
+    host: MetricsHost = "127.0.0.1",
+    port: MetricsPort = 8808,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Where people find it, behind a proxy with TLS.")
+    ] = None,
+    require_login: Annotated[
+        bool, typer.Option("--require-login", help="Show nothing to who has not logged in.")
+    ] = False,
+) -> None:
+    """Show it all in a browser, with controls for who logs in as a role, until Ctrl-C."""
+    try:
+        from pymig.console.serve import Options as Served
+        from pymig.console.serve import serve
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"The console needs more packages; {error.name} is missing.",
+            "Install them: pip install 'pymig[console]', or `make console` in a checkout.",
+        ) from error
+    with _stoppable() as stop:
+        serve(_conninfo(), Served(host, port, url, require_login), _say, stop)
+
+
 @app.command(epilog="Example: pymig notify --config alerts.yml")
 def notify(
     config: AlertConfig,

@@ -165,5 +165,6 @@ faults: $(SETUP) ## COUNT=100 random faults while migrating, from SEED=; HOLD= s
 	@$(PY) -m tests.faults $(if $(COUNT),--count "$$COUNT") $(if $(SEED),--seed "$$SEED") \
 	    $(if $(HOLD),--hold "$$HOLD")
 
-docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI
+docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI, and the console's words
 	@$(PY) -m docs
+	@$(PY) -m pymig.console.translate

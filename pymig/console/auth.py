@@ -100,7 +100,7 @@ def _local(request: HttpRequest, target: str | None) -> str:
 
 def _count_try(request: HttpRequest, role: str) -> None:
     """Slow down who guesses: five tries a minute for a role from an address."""
-    key = f"login {request.META.get('REMOTE_ADDR')} {role.encode().hex()[:100]}"
+    key = f"login-{request.META.get('REMOTE_ADDR')}-{role.encode().hex()[:100]}"
     cache.add(key, 0, _TRY_SECONDS)
     if cache.incr(key) > _TRIES:
         raise PrivilegeError(_("Too many tries."), _("Wait a minute."))

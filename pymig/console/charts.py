@@ -11,11 +11,11 @@ from xml.etree.ElementTree import Element
 import pygal
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop as noop
 from pygal.style import Style
 
 from pymig.console.sampler import EVERY, Sample
 from pymig.console.templatetags.figures import NOTHING, duration, number, size
+from pymig.console.words import noop
 
 POINTS: Final = 150
 #: Beyond so many seconds without a sample the line is broken.

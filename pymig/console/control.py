@@ -10,12 +10,12 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.utils.translation import gettext_noop as noop
 from django.views.decorators.http import require_POST
 
 from pymig.console import auth
 from pymig.console.database import call_as
 from pymig.console.state import console
+from pymig.console.words import noop
 from pymig.errors import PrivilegeError, UsageError
 
 

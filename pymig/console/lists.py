@@ -12,11 +12,11 @@ from typing import Any, Final
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop as noop
 
 from pymig import db
 from pymig.console import views
 from pymig.console.state import console
+from pymig.console.words import noop
 from pymig.errors import UsageError
 
 PAGE: Final = 100

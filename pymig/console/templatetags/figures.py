@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from django import template
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop as noop
+
+from pymig.console.words import noop
 
 register: Final = template.Library()
 
@@ -16,6 +17,13 @@ NOTHING: Final = "\N{EN DASH}"
 STATES: Final = (
     noop("known"), noop("planned"), noop("syncing"), noop("backfilled"), noop("verified"),
     noop("cut_over"), noop("finalized"), noop("failed"), noop("rolled_back"),
+)  # fmt: skip
+
+
+#: What else pymig.status says in a word.
+WORDS: Final = (
+    noop("armed"), noop("drifted"), noop("none"), noop("direct"), noop("direct, paused"),
+    noop("differing"),
 )  # fmt: skip
 
 

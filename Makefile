@@ -34,7 +34,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
 .PHONY: help setup console install uninstall precheck plan migrate verify status worker certify cutover routing rollback pause resume throttle demo stop clean \
-    test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs
+    test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs screenshots
 
 help: ## This list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
@@ -168,3 +168,6 @@ faults: $(SETUP) ## COUNT=100 random faults while migrating, from SEED=; HOLD= s
 docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI, and the console's words
 	@$(PY) -m docs
 	@$(PY) -m pymig.console.translate
+
+screenshots: $(SETUP) ## Take the pictures of docs/images anew (needs Chromium, takes six minutes)
+	@$(PY) -m docs.screenshots

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,8 +45,9 @@ def _percent(value: float) -> str:
 
 
 CHARTS: Final = (
+    Chart("moved", noop("Rows moved"), (("rows_done", ""),), number),
     Chart("rows", noop("Rows moved a second"), (("rows_done_rate", ""),), number),
-    Chart("bytes", noop("Narrow bytes moved a second"), (("bytes_done_rate", ""),), _rate),
+    Chart("bytes", noop("Narrow bytes moved a second"), (("bytes_rate", ""),), _rate),
     Chart("lag", noop("Sync lag"), (("sync_lag", noop("now")), ("sync_lag_p99", "p99")), duration),
     Chart("pending", noop("Pending keys"), (("pending", ""),), number),
     Chart("problems", noop("Warnings and errors a minute"), (("problems_rate", ""),), number),
@@ -114,7 +116,7 @@ def _svg(
         (value for _label, points in lines for _at, value in points if value is not None),
         default=0.0,
     )
-    top = chart.highest or (highest * 1.05 if highest > 0 else 1.0)
+    top = chart.highest or _round(highest)
     picture = pygal.XY(
         width=460,
         height=150,
@@ -140,6 +142,14 @@ def _svg(
     picture.add_xml_filter(_bare)
     svg = picture.render(is_unicode=True, disable_xml_declaration=True)
     return SafeString(svg)
+
+
+def _round(value: float) -> float:
+    """The next number that is easy to read: 1, 2, 3, 4, 5, 6 or 8 with zeros."""
+    if value <= 0:
+        return 1.0
+    unit = 10.0 ** math.floor(math.log10(value))
+    return next(unit * step for step in (1, 2, 3, 4, 5, 6, 8, 10) if unit * step >= value)
 
 
 def _clock(at: float) -> str:

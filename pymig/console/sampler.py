@@ -20,8 +20,8 @@ from pymig.errors import PymigError
 
 EVERY: Final = 5.0  # seconds
 KEPT: Final = 6 * 3600  # seconds
-_COUNTERS: Final = ("rows_done", "bytes_done", "problems", "wal_bytes")
-_GAUGES: Final = ("pending", "quarantined", "failed_chunks", "database_bytes")
+_COUNTERS: Final = ("rows_done", "problems", "wal_bytes")
+_GAUGES: Final = ("rows_done", "pending", "quarantined", "failed_chunks", "database_bytes")
 _DURATIONS: Final = ("sync_lag", "sync_lag_p99")
 
 
@@ -97,8 +97,13 @@ def _of_database(row: db.Row) -> dict[str, float]:
 
 def _rates(row: db.Row, before: db.Row, seconds: float) -> dict[str, float]:
     """Increase a second; what fell (a ship that was rolled back) begins anew with 0."""
-    return {
+    if seconds <= 0:
+        return {}
+    rates = {
         f"{name}_rate": max(float(row[name] - before[name]), 0.0) / seconds
         for name in _COUNTERS
-        if None not in (row[name], before[name]) and seconds > 0
+        if None not in (row[name], before[name])
     }
+    if row["bytes_done"] and row["rows_done"]:  # by today's average row, which grows by itself
+        rates["bytes_rate"] = rates["rows_done_rate"] * float(row["bytes_done"] / row["rows_done"])
+    return rates

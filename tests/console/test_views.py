@@ -352,6 +352,7 @@ def test_samples_and_charts(conn: psycopg.Connection[Any], db: Database) -> None
         assert "rows_done_rate" not in before.figures
         moved = after.figures["rows_done_rate"] * (after.at - before.at)
         assert moved == pytest.approx(150, rel=0.01)
+        assert after.figures["bytes_rate"] > after.figures["rows_done_rate"]
         assert after.figures["pending"] == 1
         assert after.figures["sync_lag"] > 0
         assert after.figures["wal_bytes_rate"] > 0
@@ -359,7 +360,7 @@ def test_samples_and_charts(conn: psycopg.Connection[Any], db: Database) -> None
         assert after.figures["database_bytes"] > 1e6
         assert 0 < after.figures["memory"] <= 100
         text = _text(browser_of(), "/charts", headers={"HX-Request": "true"})
-        assert text.count("<svg") == 11
+        assert text.count("<svg") == 12
         assert text.count('class="line') + text.count(" line") > 11
         assert sampler.samples(0) == []
 

@@ -7233,7 +7233,7 @@ AS $$
     FROM pymig.status AS s JOIN source AS r USING (source)
 $$;
 COMMENT ON FUNCTION pymig.figures() IS
-    'The figures of a database for a chart over time. rows_done and bytes_done (narrow bytes, by the average row; NULL without statistics), problems (WARNING and CRITICAL events) and wal_bytes (of the whole server) rise: their increase a second is a rate. Example: SELECT * FROM pymig.figures()';
+    'The figures of a database for a chart over time. rows_done, problems (WARNING and CRITICAL events) and wal_bytes (of the whole server) rise: their increase a second is a rate. bytes_done is the narrow bytes of rows_done by today''s average row; NULL without statistics. Example: SELECT * FROM pymig.figures()';
 
 -- sql/core/functions/index_statements.sql
 CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)

@@ -88,7 +88,8 @@ def forged(request: HttpRequest, reason: str = "") -> HttpResponse:
         _("This form did not come from the page it should."),
         _("Load the page again and repeat it; cookies must be allowed."),
     )
-    return render(request, "console/error.html", {"error": error, "status": 403}, status=403)
+    context = {"error": error, "status": 403, "back": back(request)}
+    return render(request, "console/error.html", context, status=403)
 
 
 def _local(request: HttpRequest, target: str | None) -> str:

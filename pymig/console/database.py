@@ -80,7 +80,8 @@ def connect_as(conninfo: str, role: str, password: str) -> db.Connection:
 
     Raises UsageError, PrivilegeError, ServerError.
     """
-    if not role or not password:  # libpq would take another one from the environment
+    # Without one, libpq would take another from the environment; NUL would end what it reads.
+    if not role or not password or "\0" in role + password:
         raise UsageError("A name and a password are needed.", "Those of a role of PostgreSQL.")
     try:
         conn = db.connect(make_conninfo(conninfo, user=role, password=password), "console")

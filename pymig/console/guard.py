@@ -19,7 +19,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.http import urlencode
 
 from pymig import errors
-from pymig.console.auth import is_logged_in
+from pymig.console.auth import back, is_logged_in
 from pymig.console.state import console
 from pymig.settings import Settings
 
@@ -78,4 +78,5 @@ def said(request: HttpRequest, error: errors.PymigError) -> HttpResponse:
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
     print(f"pymig console: {request.path}: {status} {error.message}", file=sys.stderr, flush=True)
     template = "console/_error.html" if getattr(request, "htmx", False) else "console/error.html"
-    return render(request, template, {"error": error, "status": status}, status=status)
+    context = {"error": error, "status": status, "back": back(request)}
+    return render(request, template, context, status=status)

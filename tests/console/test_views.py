@@ -15,9 +15,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pymig.console.control import CONTROLS
+from pymig.console.database import connect_as
 from pymig.console.lists import LISTINGS
 from pymig.console.settings import allowed_hosts
-from pymig.errors import UsageError
+from pymig.errors import PrivilegeError, UsageError
+from pymig.server import SUPERUSER
 from tests.conftest import Database
 from tests.console_site import AWKWARD, PASSWORD, browser_of, make_fleet, roles, site
 
@@ -84,6 +86,7 @@ def test_pages_show_what_is_there(conn: psycopg.Connection[Any]) -> None:
     _text(client, "/chunks", 404)
 
 
+@pytest.mark.once
 def test_lists_go_on_page_by_page(conn: psycopg.Connection[Any]) -> None:
     """A hundred rows at most, each exactly once."""
     conn.execute(
@@ -189,6 +192,7 @@ def test_operator_without_superuser_controls(conn: psycopg.Connection[Any], db: 
                 own.rollback()
 
 
+@pytest.mark.once
 def test_controls_that_are_not_installed_are_not_shown(
     conn: psycopg.Connection[Any], db: Database
 ) -> None:
@@ -234,12 +238,13 @@ def test_controls_that_are_not_installed_are_not_shown(
         conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
+@pytest.mark.once
 def test_login_and_sessions(conn: psycopg.Connection[Any], db: Database) -> None:
     """Wrong passwords and forged forms are refused, cookies are closed, a logout forgets."""
     with roles(db) as names:
         role = names["operator"]
         client = browser_of()
-        for password in ("wrong", ""):
+        for password in ("wrong", "", "wrong\0"):
             answer = client.post("/login", {"role": role, "password": password})
             assert answer.status_code == 403
             assert PASSWORD not in answer.content.decode()
@@ -253,7 +258,7 @@ def test_login_and_sessions(conn: psycopg.Connection[Any], db: Database) -> None
         assert (cookie["httponly"], cookie["samesite"]) == (True, "Lax")
         assert client.post("/logout").status_code == 302
         assert client.post("/control/pause", {"p_source": "n"}).status_code == 403
-        for _ in range(5):
+        for _ in range(4):
             client.post("/login", {"role": role, "password": "wrong"})
         answer = client.post("/login", {"role": role, "password": PASSWORD})
         assert (answer.status_code, "Too many tries" in answer.content.decode()) == (403, True)
@@ -267,7 +272,8 @@ def test_login_and_sessions(conn: psycopg.Connection[Any], db: Database) -> None
         assert token
         answer = strict.post("/login", {**form, "csrfmiddlewaretoken": token[1]})
         assert answer.status_code == 302
-        forged = strict.post("/control/pause", {"p_source": "n"})
+        forged = strict.post("/control/pause", {"p_source": "n", "next": "javascript:alert(1)"})
+        assert "javascript:" not in forged.content.decode()
         assert (forged.status_code, "did not come from" in forged.content.decode()) == (403, True)
 
 
@@ -312,6 +318,7 @@ def test_names_a_browser_may_ask_for() -> None:
         allowed_hosts("127.0.0.1", "pymig.example.org")
 
 
+@pytest.mark.once
 def test_database_that_is_away(db: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """Pages and fragments say so with 503, in one line of a log; it comes back by itself."""
     conn = make_fleet(db)
@@ -363,6 +370,19 @@ def test_samples_and_charts(conn: psycopg.Connection[Any], db: Database) -> None
         assert text.count("<svg") == 12
         assert text.count('class="line') + text.count(" line") > 11
         assert sampler.samples(0) == []
+
+
+@pytest.mark.once
+def test_login_needs_a_password_that_was_asked_for(db: Database) -> None:
+    """Where the server trusts everybody who comes by its socket, a name proves nothing."""
+    folder = db.cluster.socket_dir
+    if folder is None:
+        pytest.skip("this server has no socket")
+    by_socket = make_conninfo(host=str(folder), port=db.cluster.port, user=SUPERUSER)
+    with pytest.raises(PrivilegeError, match="without a password"):
+        connect_as(by_socket, SUPERUSER, "anything")
+    with pytest.raises(UsageError):
+        connect_as(db.url, SUPERUSER, "")
 
 
 def test_reads_can_not_write(conn: psycopg.Connection[Any], db: Database) -> None:

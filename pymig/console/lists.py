@@ -24,6 +24,8 @@ REASONS: Final = (
     "unknown_format", "other_column", "several_values", "type_mismatch", "no_time", "no_channel",
     "closed_range", "recompute_failed",
 )  # fmt: skip
+#: Kinds of values that are shown in a way of their own.
+_CSS: Final = {"number": "n", "duration": "n", "moment": "t", "json": "json", "code": "code"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Column:
     label: str
     kind: str = "text"
     wide: bool = False
+
+    @property
+    def css(self) -> str:
+        """The classes of its cells."""
+        return f"{_CSS.get(self.kind, '')}{' wide' if self.wide else ''}".strip()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import Database
 
 pytestmark = pytest.mark.once
-#: The command line where a package is not installed.
-WITHOUT = "import sys; sys.modules[{!r}] = None; from pymig.cli import main; main()"
+#: The command line where the extra is not installed.
+WITHOUT = "import sys; sys.modules['django'] = None; from pymig.cli import main; main()"
 WITH = "from pymig.cli import main; main()"
 
 
@@ -28,9 +28,8 @@ def _run(code: str, *arguments: str, url: str = "") -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize("package", ["django", "waitress"])
-def test_says_what_to_install(package: str) -> None:
-    done = _run(WITHOUT.format(package))
+def test_says_what_to_install() -> None:
+    done = _run(WITHOUT)
     assert done.returncode == 2
     assert "The console needs more packages" in done.stderr
     assert "pip install 'pymig[console]'" in done.stderr

@@ -33,8 +33,8 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall precheck analyze plan migrate verify status worker certify cutover routing rollback pause resume cancel throttle demo stop clean \
-    test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs
+.PHONY: help setup console install uninstall precheck analyze plan migrate verify status worker certify cutover routing rollback pause resume cancel \
+    throttle demo stop clean test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs screenshots
 
 help: ## This list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
@@ -112,6 +112,9 @@ cancel: $(SETUP) ## End the commands that move history of SHIP, until resume
 throttle: $(SETUP) ## What makes history wait, with limits and values (ARGS= to change them)
 	@$(PYMIG) throttle $(ARGS)
 
+console: $(SETUP) ## Show it all in a browser, at http://127.0.0.1:8808 (ARGS= for its options)
+	@$(PYMIG) console $(ARGS)
+
 demo: $(SETUP) ## A simulated fleet, migrated live and verified, on an embedded server
 	@$(PYMIG) demo $(workers)
 
@@ -169,5 +172,9 @@ faults: $(SETUP) ## COUNT=100 random faults while migrating, from SEED=; HOLD= s
 	@$(PY) -m tests.faults $(if $(COUNT),--count "$$COUNT") $(if $(SEED),--seed "$$SEED") \
 	    $(if $(HOLD),--hold "$$HOLD")
 
-docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI
+docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI, and the console's words
 	@$(PY) -m docs
+	@$(PY) -m pymig.console.translate
+
+screenshots: $(SETUP) ## Take the pictures of docs/images anew (needs Chromium, takes six minutes)
+	@$(PY) -m docs.screenshots

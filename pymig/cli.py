@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pymig.migrate import Options
 
 LOCK_WAIT: Final = 600.0  # seconds
+STOPPING: Final = "Stopping after the current chunks; once more to stop at once."
 
 app = typer.Typer(
     help="Migrate a narrow time-series table online into one wide table per ship.",
@@ -723,6 +724,30 @@ def metrics(host: MetricsHost = "127.0.0.1", port: MetricsPort = 9188) -> None:
         stop.wait()
 
 
+@app.command(epilog="Example: pymig console --port 8808")
+def console(
+    host: MetricsHost = "127.0.0.1",
+    port: MetricsPort = 8808,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Where people find it, behind a proxy with TLS.")
+    ] = None,
+    require_login: Annotated[
+        bool, typer.Option("--require-login", help="Show nothing to who has not logged in.")
+    ] = False,
+) -> None:
+    """Show it all in a browser, with controls for who logs in as a role, until Ctrl-C."""
+    try:
+        from pymig.console.serve import Options as Served
+        from pymig.console.serve import serve
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"The console needs more packages; {error.name} is missing.",
+            "Install them: pip install 'pymig[console]', or `make console` in a checkout.",
+        ) from error
+    with _stoppable("Stopping.") as stop:
+        serve(_conninfo(), Served(host, port, url, require_login), _say, stop)
+
+
 @app.command(epilog="Example: pymig notify --config alerts.yml")
 def notify(
     config: AlertConfig,
@@ -902,9 +927,11 @@ def server_start() -> None:
 @server_app.command("stop", epilog="Example: pymig server stop")
 def server_stop() -> None:
     """Stop the embedded server; its data stays."""
+    from pymig import companions
     from pymig.server import demo_cluster
 
     cluster = demo_cluster(Settings.load().server_dir)
+    companions.stop(cluster.root)
     if cluster.is_running():
         cluster.stop()
     _OUT.print("The server is stopped.")
@@ -913,9 +940,12 @@ def server_stop() -> None:
 @server_app.command("clean", epilog="Example: pymig server clean")
 def server_clean() -> None:
     """Stop the embedded server and remove its data."""
+    from pymig import companions
     from pymig.server import demo_cluster
 
-    demo_cluster(Settings.load().server_dir).remove()
+    cluster = demo_cluster(Settings.load().server_dir)
+    companions.stop(cluster.root)
+    cluster.remove()
     _OUT.print("The server and its data are removed.")
 
 
@@ -1024,7 +1054,7 @@ def _raise_failed(failed: dict[str, PymigError], ships: int) -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[threading.Event]:
+def _stoppable(said: str = STOPPING) -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
     stop = threading.Event()
 
@@ -1033,7 +1063,7 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         stop.set()
-        _ERR.print("Stopping after the current chunks; once more to stop at once.")
+        _ERR.print(said)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

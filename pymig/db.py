@@ -33,7 +33,8 @@ RECONNECT_SECONDS: Final = 300.0
 _PAUSE: Final[wait_base] = wait_random_exponential(multiplier=0.1, max=5)
 
 
-def _open(conninfo: str, role: str) -> Connection:
+def connect(conninfo: str, role: str) -> Connection:
+    """Open a connection in autocommit; role: what the server shows it as. Raises psycopg.Error."""
     # Server-side prepared statements stay off: a pooler in transaction mode may hand the next
     # statement to another backend.
     return psycopg.connect(
@@ -155,7 +156,7 @@ class Session:
     def _attempt(self, work: Callable[[Connection], T]) -> T:
         if self._conn is None or self._conn.closed or self._conn.broken:
             self._conn = None
-            self._conn = _open(self.conninfo, self.role)
+            self._conn = connect(self.conninfo, self.role)
             if self._prints:
                 self._conn.add_notice_handler(say_warning)
             self._patient = True

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pymig import companions
 from pymig.demo_report import (
     QueryFigures,
     ShipFigures,
@@ -62,6 +63,9 @@ def run_demo(
     with psycopg.connect(url, autocommit=True, application_name="pymig demo") as conn:
         create_fleet(conn, ships, rows, out)
         install(url)
+        addresses = companions.start(cluster.root, url) if cluster else []
+        for address in addresses:
+            out.print(address, highlight=False, markup=False, soft_wrap=True)
         conn.execute("CALL pymig.set_new_entities(p_policy => 'auto')")
         ship = first_ship(conn)
         narrow = time_query(conn, "SELECT demo_fleet.typical_query_narrow(%s)", ship)
@@ -76,7 +80,7 @@ def run_demo(
             f"{'Every ship is verified' if good else '[bold red]The demonstration failed[/]'} "
             f"after {time.monotonic() - began:.0f} s."
         )
-        print_guide(out, conn.info, ship, cluster)
+        print_guide(out, conn.info, ship, cluster, addresses)
     return 0 if good else 1
 
 

@@ -103,16 +103,21 @@ def format_size(size: int) -> str:
 
 
 def print_guide(
-    out: Console, info: psycopg.ConnectionInfo, ship: str, cluster: Cluster | None
+    out: Console,
+    info: psycopg.ConnectionInfo,
+    ship: str,
+    cluster: Cluster | None,
+    addresses: Sequence[str] = (),
 ) -> None:
     """Say where the server is, what to try on it, and how to stop and remove it.
 
-    cluster: the embedded server; None for a server of one's own.
+    cluster: the embedded server; None for a server of one's own. addresses: what runs beside it.
     """
     lines = [
         f"The server goes on at {info.host}, port {info.port}, database {info.dbname}. Try:",
         "  .venv/bin/pymig status",
         f"  make plan SHIP={ship}",
+        *(f"  {address}" for address in addresses),
         f"  {format_psql(info, cluster)} -c 'SELECT * FROM pymig.status'",
         "Stop it with `make stop`; `make clean` removes it with all its data."
         if cluster

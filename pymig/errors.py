@@ -210,12 +210,15 @@ def _missing(sentence: str) -> str:
     """What to grant where a privilege is missing; PostgreSQL's sentence names the object."""
     if "schema pymig" in sentence:
         return (
-            "To look: GRANT USAGE ON SCHEMA pymig and GRANT SELECT ON ALL TABLES IN SCHEMA pymig. "
+            "To look: GRANT USAGE ON SCHEMA pymig, and GRANT SELECT ON ALL TABLES and ON ALL "
+            "SEQUENCES IN SCHEMA pymig. "
             "To migrate: be the owner of the narrow table, or a member of the owning role. "
             f"{_PERMISSIONS}"
         )
     if found := re.match(r"permission denied for (database|schema) (.+)\.$", sentence):
         return f"GRANT CREATE ON {found[1].upper()} {found[2]} to this role. {_PERMISSIONS}"
-    if found := re.match(r"permission denied for (?:table|view|relation) (.+)\.$", sentence):
+    if found := re.match(
+        r"permission denied for (?:table|view|relation|sequence) (.+)\.$", sentence
+    ):
         return f"Run this as the owner of {found[1]}, or have it granted. {_PERMISSIONS}"
     return f"Run this as the owner, or as a member of the owning role. {_PERMISSIONS}"

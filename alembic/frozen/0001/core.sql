@@ -674,6 +674,10 @@ BEGIN
     END IF;
     BEGIN
         EXECUTE format('SELECT %L::%s::text', p_entity, v_type) INTO v_entity;
+        -- First, as who controls a migration need not be able to read the narrow table.
+        IF EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = v_entity) THEN
+            RETURN v_entity;
+        END IF;
         -- In the order of the index where there is one: a scan ends at the first row, which for a new ship may be the last of the table.
         EXECUTE format(CASE WHEN pymig._leads_with(p_source.narrow, p_source.entity_column)
                             THEN 'SELECT coalesce((SELECT n.entity FROM pymig.%1$I AS n WHERE n.entity >= %2$L ORDER BY n.entity LIMIT 1) = %2$L, false)'
@@ -682,7 +686,7 @@ BEGIN
     EXCEPTION WHEN data_exception THEN
         v_exists := false;
     END;
-    IF v_exists OR EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = v_entity) THEN
+    IF v_exists THEN
         RETURN v_entity;
     END IF;
     RAISE EXCEPTION '% has no rows with % = %', p_source.narrow, p_source.entity_column, quote_nullable(p_entity)
@@ -3820,7 +3824,9 @@ AS $$
 DECLARE
     v_entity text := pymig._canonical_entity(p_source, p_entity);
 BEGIN
-    INSERT INTO pymig.entity (source, entity) VALUES (p_source.source, v_entity) ON CONFLICT DO NOTHING;
+    IF NOT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = v_entity) THEN
+        INSERT INTO pymig.entity (source, entity) VALUES (p_source.source, v_entity) ON CONFLICT DO NOTHING;
+    END IF;
     RETURN v_entity;
 END
 $$;
@@ -7956,6 +7962,26 @@ $$;
 COMMENT ON FUNCTION pymig.certificate_fault(text, text) IS
     'Why the newest certificate of an entity does not count any more, or NULL where it does: never given, voided, too old, triggers not as installed, keys lost, code changed. New rows are no reason: sync carries them, and the worker verifies their buckets again. Example: SELECT pymig.certificate_fault(''SHIP1'')';
 
+-- sql/core/functions/controls.sql
+CREATE OR REPLACE FUNCTION pymig.controls(
+    p_role name DEFAULT current_user, OUT control text, OUT is_there boolean, OUT may boolean)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.control, p.oid IS NOT NULL,
+        coalesce(has_schema_privilege(r.oid, 'pymig', 'USAGE') AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+            AND has_any_column_privilege(r.oid, c.relation, 'UPDATE') AND has_any_column_privilege(r.oid, 'pymig.event', 'INSERT'), false)
+    FROM (VALUES ('pause', 'pymig.entity'), ('resume', 'pymig.entity'), ('cancel', 'pymig.entity'),
+        ('set_workers', 'pymig.source'), ('set_chunk_target', 'pymig.source'), ('set_priority', 'pymig.entity'), ('set_throttle', 'pymig.throttle'),
+        ('set_alert', 'pymig.alert')) AS c (control, relation)
+    LEFT JOIN pg_proc AS p ON p.pronamespace = 'pymig'::regnamespace AND p.proname = c.control AND p.prokind = 'p'
+    LEFT JOIN pg_roles AS r ON r.rolname = p_role
+$$;
+COMMENT ON FUNCTION pymig.controls(name) IS
+    'The procedures by which a running migration is controlled: whether this version has them, and whether a role may use them. What is asked here is a hint for buttons; what is allowed the CALL itself decides. Example: SELECT * FROM pymig.controls(''operator'')';
+
 -- sql/core/functions/discover_entities.sql
 CREATE OR REPLACE FUNCTION pymig.discover_entities(
     p_source text DEFAULT NULL, p_allow_scan boolean DEFAULT false, OUT entity text)
@@ -8030,6 +8056,27 @@ END
 $$;
 COMMENT ON FUNCTION pymig.events_to_tell(text, text, interval) IS
     'Events of a level a target was not told yet, those of a kind and ship together: how many, the detail of the newest, their numbers. A kind it was told less than p_quiet ago waits. Asking for the first time makes the target known; it is told what happens from then on. For pymig notify, or a notifier of your own.';
+
+-- sql/core/functions/figures.sql
+CREATE OR REPLACE FUNCTION pymig.figures(
+    OUT rows_done numeric, OUT bytes_done numeric, OUT pending numeric, OUT sync_lag interval, OUT sync_lag_p99 interval,
+    OUT quarantined numeric, OUT failed_chunks numeric, OUT problems bigint, OUT wal_bytes numeric, OUT database_bytes bigint)
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH source AS (
+        SELECT s.source, pymig._table_bytes(s.narrow) / nullif(t.tuples, 0) AS row_bytes
+        FROM pymig.source AS s CROSS JOIN LATERAL pymig._narrow_tuples(s.narrow) AS t
+    )
+    SELECT coalesce(sum(s.rows_done), 0), sum(s.rows_done * r.row_bytes), sum(s.pending), max(s.sync_lag), max(s.sync_lag_p99),
+        coalesce(sum(s.quarantined), 0), coalesce(sum(s.failed_chunks), 0),
+        (SELECT count(*) FROM pymig.event AS e WHERE e.level <> 'INFO'),
+        pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, '0/0'),
+        pg_database_size(current_database())
+    FROM pymig.status AS s JOIN source AS r USING (source)
+$$;
+COMMENT ON FUNCTION pymig.figures() IS
+    'The figures of a database for a chart over time. rows_done, problems (WARNING and CRITICAL events) and wal_bytes (of the whole server) rise: their increase a second is a rate. bytes_done is the narrow bytes of rows_done by today''s average row; NULL without statistics. Example: SELECT * FROM pymig.figures()';
 
 -- sql/core/functions/held_up_by.sql
 CREATE OR REPLACE FUNCTION pymig.held_up_by(p_entity text, p_source text DEFAULT NULL)
@@ -8121,6 +8168,145 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig.list_alerts() IS
     'The rules of pymig.alert with what is over their limits just now: a row each, or one without a value. is_told: an event was written.';
+
+-- sql/core/functions/list_certificates.sql
+CREATE OR REPLACE FUNCTION pymig.list_certificates(
+    p_entity text DEFAULT NULL, p_source text DEFAULT NULL, p_after text[] DEFAULT NULL, p_limit int DEFAULT 50,
+    OUT source text, OUT entity text, OUT fault text, OUT certified_at timestamptz, OUT certified_by text, OUT from_time text, OUT to_time text,
+    OUT buckets bigint, OUT cells bigint, OUT wide_rows bigint, OUT quarantined bigint, OUT lsn text, OUT digest text, OUT wide_table text)
+RETURNS SETOF record
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT e.source, e.entity, pymig.certificate_fault(e.entity, e.source), c.certified_at, c.certified_by, c.from_time, c.to_time,
+        c.buckets, c.cells, c.wide_rows, c.quarantined, c.lsn::text, c.digest, c.wide_table
+    FROM pymig.entity AS e
+    CROSS JOIN LATERAL (
+        SELECT n.* FROM pymig.certificate AS n WHERE n.source = e.source AND n.entity = e.entity ORDER BY n.certificate DESC LIMIT 1
+    ) AS c
+    WHERE (p_source IS NULL OR e.source = p_source) AND (p_entity IS NULL OR e.entity = p_entity)
+      AND (p_after IS NULL OR (e.source, e.entity) > (p_after[1], p_after[2]))
+    ORDER BY e.source, e.entity
+    LIMIT least(p_limit, 100)
+$$;
+COMMENT ON FUNCTION pymig.list_certificates(text, text, text[], int) IS
+    'The newest certificate of each entity that has one, and why it does not count any more (fault NULL: it does): of all, a source or an entity, after the pair of source and entity p_after, 100 at most. Example: SELECT entity, fault FROM pymig.list_certificates()';
+
+-- sql/core/functions/list_channels.sql
+CREATE OR REPLACE FUNCTION pymig.list_channels(
+    p_entity text, p_source text, p_search text DEFAULT '', p_after int DEFAULT 0, p_limit int DEFAULT 100,
+    OUT ord int, OUT channel text, OUT part int, OUT wide_column text, OUT column_type text, OUT kind text, OUT added_at timestamptz)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.ord, c.channel, c.part, c.wide_column, c.column_type, c.kind, c.added_at
+    FROM pymig.channel AS c
+    WHERE c.source = p_source AND c.entity = p_entity AND c.ord > p_after AND strpos(lower(c.channel), lower(p_search)) > 0
+    ORDER BY c.ord
+    LIMIT least(p_limit, 100)
+$$;
+COMMENT ON FUNCTION pymig.list_channels(text, text, text, int, int) IS
+    'A page of the channels of an entity: those whose name has p_search in it, after number p_after, 100 at most. Example: SELECT * FROM pymig.list_channels(''SHIP1'', ''default'', ''fuel'')';
+
+-- sql/core/functions/list_chunks.sql
+CREATE OR REPLACE FUNCTION pymig.list_chunks(
+    p_entity text, p_source text, p_state text DEFAULT NULL, p_before bigint DEFAULT 9223372036854775807, p_limit int DEFAULT 100,
+    OUT chunk bigint, OUT from_time text, OUT to_time text, OUT state text, OUT attempts int, OUT strategy text,
+    OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT seconds double precision, OUT error text, OUT finished_at timestamptz)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.chunk, c.from_time, c.to_time, c.state, c.attempts, c.strategy, c.narrow_rows, c.cells, c.wide_rows, c.seconds, c.error, c.finished_at
+    FROM pymig.chunk AS c
+    WHERE c.source = p_source AND c.entity = p_entity AND c.chunk < p_before
+      AND (p_state IS NULL OR c.state = p_state OR p_state = 'error' AND c.error IS NOT NULL)
+    ORDER BY c.chunk DESC
+    LIMIT least(p_limit, 100)
+$$;
+COMMENT ON FUNCTION pymig.list_chunks(text, text, text, bigint, int) IS
+    'A page of the chunks of an entity, newest first: those before number p_before, 100 at most; p_state is a state, or error: those whose last failed attempt left one. Example: SELECT * FROM pymig.list_chunks(''SHIP1'', ''default'', ''failed'')';
+
+-- sql/core/functions/list_events.sql
+CREATE OR REPLACE FUNCTION pymig.list_events(
+    p_entity text DEFAULT NULL, p_source text DEFAULT NULL, p_level text DEFAULT NULL, p_before bigint DEFAULT 9223372036854775807, p_limit int DEFAULT 100,
+    OUT event bigint, OUT happened_at timestamptz, OUT level text, OUT source text, OUT entity text, OUT what text, OUT detail text, OUT who text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT e.event, e.happened_at, e.level, e.source, e.entity, e.what, e.detail, e.who
+    FROM pymig.event AS e
+    WHERE (p_source IS NULL OR e.source = p_source) AND (p_entity IS NULL OR e.entity = p_entity)
+      AND (p_level IS NULL OR e.level = p_level) AND e.event < p_before
+    ORDER BY e.event DESC
+    LIMIT least(p_limit, 100)
+$$;
+COMMENT ON FUNCTION pymig.list_events(text, text, text, bigint, int) IS
+    'A page of the events, newest first: of all, a source, an entity or a level, before number p_before, 100 at most. Example: SELECT * FROM pymig.list_events(p_level => ''CRITICAL'')';
+
+-- sql/core/functions/list_parts.sql
+CREATE OR REPLACE FUNCTION pymig.list_parts(
+    p_entity text, p_source text, OUT part int, OUT wide_table text, OUT channels bigint, OUT bytes numeric, OUT created_at timestamptz)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.part, p.wide_table, c.channels, pymig._table_bytes(to_regclass(format('%I.%I', s.wide_schema, p.wide_table))), p.created_at
+    FROM pymig.part AS p
+    JOIN pymig.source AS s USING (source)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS channels FROM pymig.channel AS c WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part
+    ) AS c
+    WHERE p.source = p_source AND p.entity = p_entity
+    ORDER BY p.part
+$$;
+COMMENT ON FUNCTION pymig.list_parts(text, text) IS
+    'The wide tables of an entity, with their channels and bytes (indexes and TOAST included). Example: SELECT * FROM pymig.list_parts(''SHIP1'', ''default'')';
+
+-- sql/core/functions/list_quarantine.sql
+CREATE OR REPLACE FUNCTION pymig.list_quarantine(
+    p_entity text DEFAULT NULL, p_source text DEFAULT NULL, p_reason text DEFAULT NULL, p_before bigint DEFAULT 9223372036854775807, p_limit int DEFAULT 100,
+    OUT quarantine bigint, OUT source text, OUT entity text, OUT channel text, OUT "time" text, OUT reason text, OUT detail text,
+    OUT narrow_row jsonb, OUT is_kept boolean, OUT quarantined_at timestamptz)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT q.quarantine, q.source, q.entity, q.channel, q.time, q.reason, q.detail, q.narrow_row, q.is_kept, q.quarantined_at
+    FROM pymig.quarantine AS q
+    WHERE (p_source IS NULL OR q.source = p_source) AND (p_entity IS NULL OR q.entity = p_entity)
+      AND (p_reason IS NULL OR q.reason = p_reason) AND q.quarantine < p_before
+    ORDER BY q.quarantine DESC
+    LIMIT least(p_limit, 100)
+$$;
+COMMENT ON FUNCTION pymig.list_quarantine(text, text, text, bigint, int) IS
+    'A page of the quarantine, newest first: of all, a source, an entity or a reason, before number p_before, 100 at most. Example: SELECT * FROM pymig.list_quarantine(''SHIP1'', p_reason => ''type_mismatch'')';
+
+-- sql/core/functions/list_verifications.sql
+CREATE OR REPLACE FUNCTION pymig.list_verifications(
+    p_entity text, p_source text, p_is_differing boolean DEFAULT false, p_before bigint DEFAULT 9223372036854775807, p_limit int DEFAULT 100,
+    OUT bucket bigint, OUT from_time text, OUT to_time text, OUT is_equal boolean, OUT cells bigint, OUT differences bigint,
+    OUT repaired boolean, OUT sample jsonb, OUT digest text, OUT seconds double precision, OUT checked_at timestamptz)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT v.bucket, v.from_time, v.to_time, v.is_equal, v.cells, v.differences, v.repaired, v.sample, v.digest, v.seconds, v.checked_at
+    FROM pymig.verification AS v
+    WHERE v.source = p_source AND v.entity = p_entity AND v.bucket < p_before AND (NOT p_is_differing OR v.differences > 0)
+    ORDER BY v.bucket DESC
+    LIMIT least(p_limit, 100)
+$$;
+COMMENT ON FUNCTION pymig.list_verifications(text, text, boolean, bigint, int) IS
+    'A page of the compared buckets of an entity, newest time first: those before bucket p_before, 100 at most; with p_is_differing only where differences were found. Example: SELECT * FROM pymig.list_verifications(''SHIP1'', ''default'', true)';
 
 -- sql/core/functions/look_at_alerts.sql
 CREATE OR REPLACE FUNCTION pymig.look_at_alerts(p_age interval DEFAULT '5 seconds')
@@ -8551,6 +8737,22 @@ END
 $$;
 COMMENT ON FUNCTION pymig.time_text(numeric, text) IS
     'Tick -> literal of the time type (ISO, UTC). Ticks beyond what the type holds are cut to its first or last time.';
+
+-- sql/core/functions/verification_summary.sql
+CREATE OR REPLACE FUNCTION pymig.verification_summary(
+    p_entity text, p_source text, OUT buckets bigint, OUT equal bigint, OUT differing bigint, OUT changed bigint, OUT cells numeric, OUT oldest timestamptz, OUT newest timestamptz)
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT count(*), count(*) FILTER (WHERE v.is_equal), count(*) FILTER (WHERE NOT v.is_equal),
+        (SELECT count(*) FROM pymig.changed_bucket AS c WHERE c.source = p_source AND c.entity = p_entity),
+        coalesce(sum(v.cells), 0), min(v.checked_at), max(v.checked_at)
+    FROM pymig.verification AS v
+    WHERE v.source = p_source AND v.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig.verification_summary(text, text) IS
+    'How many buckets of an entity were compared, are equal, differ, have changed since; the cells compared; first and last comparison. Example: SELECT * FROM pymig.verification_summary(''SHIP1'', ''default'')';
 
 -- sql/core/functions/verify_bucket.sql
 CREATE OR REPLACE FUNCTION pymig.verify_bucket(
@@ -10756,13 +10958,17 @@ BEGIN
         RAISE EXCEPTION 'an alert can''t have level % and last %', quote_nullable(p_level), quote_nullable(p_lasting)
             USING ERRCODE = 'PM007', HINT = 'Levels are INFO, WARNING and CRITICAL; p_lasting is an interval from 0.';
     END IF;
-    UPDATE pymig.alert AS a SET max_value = p_max, level = coalesce(p_level, a.level), lasting = coalesce(p_lasting, a.lasting),
-        measure = coalesce(p_measure, a.measure), unit = coalesce(p_unit, a.unit), checked_at = NULL, error = NULL
+    -- Two statements: a role that may set limits need not be one that may say what is run to measure.
+    UPDATE pymig.alert AS a SET max_value = p_max, level = coalesce(p_level, a.level), lasting = coalesce(p_lasting, a.lasting), checked_at = NULL, error = NULL
     WHERE a.alert = p_alert;
-    IF NOT FOUND AND (p_measure IS NULL OR p_alert IS NULL) THEN
+    IF FOUND THEN
+        IF p_measure IS NOT NULL OR p_unit IS NOT NULL THEN
+            UPDATE pymig.alert AS a SET measure = coalesce(p_measure, a.measure), unit = coalesce(p_unit, a.unit) WHERE a.alert = p_alert;
+        END IF;
+    ELSIF p_measure IS NULL OR p_alert IS NULL THEN
         RAISE EXCEPTION 'there is no alert %', quote_nullable(p_alert)
             USING ERRCODE = 'PM007', HINT = 'SELECT alert FROM pymig.alert; one of your own needs p_measure, a SELECT of source, entity and a number.';
-    ELSIF NOT FOUND THEN
+    ELSE
         INSERT INTO pymig.alert (alert, level, measure, unit, max_value, lasting, what_to_do)
         VALUES (p_alert, coalesce(p_level, 'WARNING'), p_measure, coalesce(p_unit, ''), p_max, coalesce(p_lasting, '0'), 'A rule of your own.');
     END IF;
@@ -10773,7 +10979,7 @@ COMMENT ON PROCEDURE pymig.set_alert(text, double precision, interval, text, tex
     'Sets the limit of a rule of pymig.alert (p_max NULL: it is not looked at), and where given how long a figure has to be greater before and the level of its events. With p_measure (a SELECT of source, entity and a number) a new rule, or another way to measure one. Recorded with who and when. PM007. Example: CALL pymig.set_alert(''sync lag'', 5, ''30 seconds'')';
 
 -- sql/core/procedures/set_chunk_target.sql
-CREATE OR REPLACE PROCEDURE pymig.set_chunk_target(p_target interval, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+CREATE OR REPLACE PROCEDURE pymig.set_chunk_target(p_target interval DEFAULT NULL, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -11007,10 +11213,15 @@ BEGIN
         RAISE EXCEPTION 'there is no condition %', quote_nullable(p_condition)
             USING ERRCODE = 'PM007', HINT = 'SELECT condition FROM pymig.throttle; one of your own needs p_measure, a SELECT of one number.';
     END IF;
-    INSERT INTO pymig.throttle AS t (condition, measure, unit, max_value, is_rate, what_to_do)
-    VALUES (p_condition, p_measure, coalesce(p_unit, ''), p_max, coalesce(p_is_rate, false), 'A condition of your own.')
-    ON CONFLICT (condition) DO UPDATE SET max_value = excluded.max_value, measure = coalesce(p_measure, t.measure), unit = coalesce(p_unit, t.unit),
-        is_rate = coalesce(p_is_rate, t.is_rate), value = NULL, raw = NULL, checked_at = NULL, error = NULL;
+    IF coalesce(p_measure, p_unit, p_is_rate::text) IS NULL THEN
+        -- Who may set limits need not be one who may write the SQL that others run.
+        UPDATE pymig.throttle AS t SET max_value = p_max, value = NULL, raw = NULL, checked_at = NULL, error = NULL WHERE t.condition = p_condition;
+    ELSE
+        INSERT INTO pymig.throttle AS t (condition, measure, unit, max_value, is_rate, what_to_do)
+        VALUES (p_condition, p_measure, coalesce(p_unit, ''), p_max, coalesce(p_is_rate, false), 'A condition of your own.')
+        ON CONFLICT (condition) DO UPDATE SET max_value = excluded.max_value, measure = coalesce(p_measure, t.measure), unit = coalesce(p_unit, t.unit),
+            is_rate = coalesce(p_is_rate, t.is_rate), value = NULL, raw = NULL, checked_at = NULL, error = NULL;
+    END IF;
     PERFORM pymig._note('INFO', NULL, NULL, 'throttle set', format('%s: %s.', p_condition, coalesce('limit ' || p_max, 'not looked at')));
 END
 $$;
@@ -11090,7 +11301,7 @@ COMMENT ON PROCEDURE pymig.set_wide_partitions(text, interval, text) IS
     'How the wide tables of entities that are migrated from now on are partitioned: none, or month (UTC; made as rows come, with one partition for all before 2000 and one for all after 2099). p_keep: months of finalized entities that end longer ago are dropped by the worker once their narrow rows are retired; NULL: all stay. Tables that are there stay as they are. PM007. Example: CALL pymig.set_wide_partitions(''month'', ''5 years'')';
 
 -- sql/core/procedures/set_workers.sql
-CREATE OR REPLACE PROCEDURE pymig.set_workers(p_workers int, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+CREATE OR REPLACE PROCEDURE pymig.set_workers(p_workers int DEFAULT NULL, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

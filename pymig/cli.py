@@ -8,17 +8,15 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
-from rich.live import Live
 
-from pymig import db, disk, errors, show
+from pymig import db, disk, errors, show, steps
 from pymig.errors import (
     DifferenceError,
     InterruptedByUser,
@@ -28,7 +26,7 @@ from pymig.errors import (
     ServerError,
     UsageError,
 )
-from pymig.progress import for_console
+from pymig.progress import for_console, waiting
 from pymig.settings import ColumnTypes, Routing, Settings, Strategy
 
 if TYPE_CHECKING:
@@ -151,7 +149,8 @@ def install() -> None:
     """Install pymig (alembic upgrade head); register the default source where it exists."""
     from pymig.install import install as run
 
-    run(_conninfo())
+    with waiting(_OUT, "install"):
+        run(_conninfo())
     _OUT.print("pymig is installed.")
 
 
@@ -160,7 +159,8 @@ def uninstall() -> None:
     """Roll everything back and remove pymig (alembic downgrade base)."""
     from pymig.install import uninstall as run
 
-    run(_conninfo())
+    with waiting(_OUT, "uninstall"):
+        run(_conninfo())
     _OUT.print("pymig is removed; the database is what it was before.")
 
 
@@ -254,7 +254,7 @@ def precheck(
     from pymig.disk import free_bytes
 
     options = _options(source=source)
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "precheck"):
         _check_source(options, session)
         rows = session.select(
             "precheck", p_source=options.source, p_free_bytes=session.run(free_bytes)
@@ -277,7 +277,7 @@ def plan(
     """Show what migrate would do, and what stands in the way. Changes nothing."""
     options = _options(source=source, column_types=column_types, allow_scan=allow_scan)
     rows: list[db.Row] = []
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "plan"):
         for name in _resolve(ship, options):
             rows += session.select(
                 "plan",
@@ -343,15 +343,16 @@ def start_sync(
     )
     with _session() as session:
         for name in _resolve(ship, options):
-            session.call(
-                "start_sync",
-                p_entity=name,
-                p_source=options.source,
-                p_column_types=options.column_types,
-                p_strategy=options.strategy,
-                p_allow_scan=options.allow_scan or None,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: start sync"):
+                session.call(
+                    "start_sync",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_column_types=options.column_types,
+                    p_strategy=options.strategy,
+                    p_allow_scan=options.allow_scan or None,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             states = [row["state"] for row in _status(options) if row["entity"] == name]
             _say(f"{name}: {states[0]}")
 
@@ -402,22 +403,24 @@ def verify(
 
 @app.command(epilog="Example: pymig status --watch")
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Show it live; Ctrl-C ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live; q or Ctrl-C ends.")] = False,
     as_json: AsJson = False,
     source: Source = None,
 ) -> None:
-    """Show a row per ship: state, progress, rate, lag, pending, quarantined, last error."""
+    """Show a row per ship: state, progress, rate, lag, pending, quarantined, last error.
 
+    --watch: a screen with keys; a line for each change where there is no terminal; with --json a
+    document a line, each second.
+    """
     options = _options(source=source)
     if not watch:
         _show_rows(_status(options), as_json, show.status)
         return
-    with _session() as session, suppress(KeyboardInterrupt):
-        rows = _status(options, session)
-        with Live(show.status(rows), console=_OUT, refresh_per_second=4) as live:
-            while True:
-                time.sleep(0.5)
-                live.update(show.status(_status(options, session)))
+    from pymig.watch import run
+
+    _check_source(options)
+    with suppress(KeyboardInterrupt):
+        run(_conninfo(), options.source, as_json=as_json, say=_say)
 
 
 @app.command(epilog="Example: pymig worker")
@@ -451,7 +454,8 @@ def certify(ship: Ship, source: Source = None) -> None:
     with _session() as session:
         for name in names:
             try:
-                session.call("certify", p_entity=name, p_source=options.source)
+                with _step(f"{name}: certify", name, options, steps.verified):
+                    session.call("certify", p_entity=name, p_source=options.source)
                 _say(f"{name}: certified")
             except ServerError:
                 raise
@@ -498,14 +502,15 @@ def route(
     options = _options(source=source, lock_wait_seconds=lock_wait)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "set_routing",
-                p_entity=name,
-                p_routing=to,
-                p_percent=percent,
-                p_source=options.source,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: route"):
+                session.call(
+                    "set_routing",
+                    p_entity=name,
+                    p_routing=to,
+                    p_percent=percent,
+                    p_source=options.source,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             _say(f"{name}: read from {to if percent is None else f'wide by {percent} %'}")
 
 
@@ -551,13 +556,14 @@ def cut_over(
         for name in _migrated(ship, options):
             if hold:
                 _say(f"{name}: held until `pymig release --ship {name}`")
-            session.call(
-                "cut_over",
-                p_entity=name,
-                p_source=options.source,
-                p_hold=hold or None,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: {'held' if hold else 'cut over'}"):
+                session.call(
+                    "cut_over",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_hold=hold or None,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             _say(f"{name}: cut over")
 
 
@@ -586,7 +592,8 @@ def tune(
     options = _options(source=source)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call("tune_wide", p_entity=name, p_source=options.source)
+            with waiting(_OUT, f"{name}: analyze"):
+                session.call("tune_wide", p_entity=name, p_source=options.source)
             _say(f"{name}: analyzed")
             for channels in ([None] if reindex else []) + ([index] if index else []):
                 for row in session.select(
@@ -612,14 +619,15 @@ def finalize(
     options = _options(source=source)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "finalize",
-                p_entity=name,
-                p_keep=keep,
-                p_source=options.source,
-                p_archive=archive,
-                p_pause=f"{pause} seconds",
-            )
+            with _step(f"{name}: retire", name, options, steps.retired):
+                session.call(
+                    "finalize",
+                    p_entity=name,
+                    p_keep=keep,
+                    p_source=options.source,
+                    p_archive=archive,
+                    p_pause=f"{pause} seconds",
+                )
             _say(f"{name}: finalized; narrow rows older than {keep} are retired")
 
 
@@ -633,12 +641,13 @@ def restore_narrow(
     options = _options(source=source)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "restore_narrow",
-                p_entity=name,
-                p_source=options.source,
-                p_pause=f"{pause} seconds",
-            )
+            with _step(f"{name}: restore", name, options, steps.Restored()):
+                session.call(
+                    "restore_narrow",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_pause=f"{pause} seconds",
+                )
             _say(f"{name}: the narrow table has all of it again")
 
 
@@ -651,9 +660,9 @@ def archive_export(
     """Move a ship's retired rows from the archive table to a compressed file (CSV, gzip)."""
     from pymig.archive import export
 
-    options = _options(source=source)
-    with _session() as session:
-        rows = session.run(lambda conn: export(conn, options.source, ship, to))
+    options, moved = _options(source=source), steps.Moved()
+    with _session() as session, waiting(_OUT, f"{ship}: export", moved):
+        rows = session.run(lambda conn: export(conn, options.source, ship, to, moved.note))
     _say(f"{ship}: {rows:,} rows are in {to}, and no longer in the archive table")
 
 
@@ -666,8 +675,9 @@ def archive_import(
     from pymig.archive import bring_in
 
     options = _options(source=source)
-    with _session() as session:
-        rows = session.run(lambda conn: bring_in(conn, options.source, file))
+    moved = steps.Moved(file.stat().st_size if file.exists() else None)
+    with _session() as session, waiting(_OUT, "import", moved):
+        rows = session.run(lambda conn: bring_in(conn, options.source, file, moved.note))
     _say(f"{rows:,} rows are in the archive table again; the file stays")
 
 
@@ -693,7 +703,9 @@ def notify(
     from pymig import notify as notifier
 
     if test:
-        for reached in notifier.test(config):
+        with waiting(_OUT, "send"):
+            everybody_reached = notifier.test(config)
+        for reached in everybody_reached:
             _say(f"Sent to {reached}")
         return
     everybody = notifier.targets(config)
@@ -741,12 +753,13 @@ def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = LOCK_WAIT)
     options = _options(source=source, lock_wait_seconds=lock_wait)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "roll_back",
-                p_entity=name,
-                p_source=options.source,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: roll back"):
+                session.call(
+                    "roll_back",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             _say(f"{name}: rolled back")
 
 
@@ -769,7 +782,8 @@ def server_start() -> None:
     from pymig.server import demo_cluster
 
     cluster = demo_cluster(Settings.load().server_dir)
-    cluster.start()
+    with waiting(_OUT, "the embedded server starts"):
+        cluster.start()
     _OUT.print(cluster.url(), markup=False)
 
 
@@ -780,7 +794,8 @@ def server_stop() -> None:
 
     cluster = demo_cluster(Settings.load().server_dir)
     if cluster.is_running():
-        cluster.stop()
+        with waiting(_OUT, "the embedded server stops"):
+            cluster.stop()
     _OUT.print("The server is stopped.")
 
 
@@ -801,12 +816,20 @@ def _conninfo() -> str:
     from pymig.server import demo_cluster
 
     cluster = demo_cluster(settings.server_dir)
-    cluster.start()
+    with waiting(_OUT, "the embedded server starts"):
+        cluster.start()
     return cluster.url()
 
 
 def _session() -> db.Session:
     return db.Session(_conninfo(), "cli", patient=False)
+
+
+def _step(
+    title: str, ship: str, options: Options, figures: Callable[[db.Row], steps.Figures]
+) -> AbstractContextManager[None]:
+    """A bar for a command on a ship, on a terminal; see steps.step."""
+    return steps.step(_OUT, _conninfo(), title, ship, options.source, figures)
 
 
 def _say(sentence: str) -> None:
@@ -962,7 +985,8 @@ def _limit(pair: str) -> tuple[str, float]:
 def _run_concurrently(session: db.Session, statement: str) -> None:
     """Run a statement that can't be in a transaction, and say so: it may take long."""
     _say(f"  {statement}")
-    session.run(lambda conn: conn.execute(statement.encode()))
+    with waiting(_OUT, "  index"):
+        session.run(lambda conn: conn.execute(statement.encode()))
 
 
 def _write_html(path: Path, table: Any) -> None:

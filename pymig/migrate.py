@@ -88,7 +88,8 @@ def migrate_ships(
     migration = _Migration(
         conninfo, chosen, workers or chosen.workers, progress or QuietProgress(), stop
     )
-    names = resolve_ships(conninfo, ships, chosen.source, allow_scan=chosen.allow_scan)
+    with migration.progress.waiting("ships"):
+        names = resolve_ships(conninfo, ships, chosen.source, allow_scan=chosen.allow_scan)
     worker = BackgroundWorker(conninfo, chosen.source)
     worker.start()
     try:
@@ -168,15 +169,16 @@ class _Migration:
     def start_sync(self, ship: str) -> None:
         """Arm the source and create the ship's wide tables."""
         options = self.options
-        self._call_in_thread(
-            "start_sync",
-            p_entity=ship,
-            p_source=options.source,
-            p_column_types=options.column_types,
-            p_strategy=options.strategy,
-            p_allow_scan=options.allow_scan or None,
-            p_lock_wait=f"{options.lock_wait_seconds} seconds",
-        )
+        with self.progress.waiting(f"{ship}: start sync"):
+            self._call_in_thread(
+                "start_sync",
+                p_entity=ship,
+                p_source=options.source,
+                p_column_types=options.column_types,
+                p_strategy=options.strategy,
+                p_allow_scan=options.allow_scan or None,
+                p_lock_wait=f"{options.lock_wait_seconds} seconds",
+            )
 
     def backfill(self, ship: str) -> None:
         """Move all chunks with several connections. Raises NotDoneError where chunks failed."""

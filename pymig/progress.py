@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+_LOOK_SECONDS: Final = 0.5
+
+#: How much is done, how much there is in all (None: not known), and a word about it.
+Look = Callable[[], tuple[float, float | None, str]]
 
 
 class Task(Protocol):
@@ -23,6 +29,9 @@ class Progress(Protocol):
 
     def task(self, title: str) -> AbstractContextManager[Task]:
         """Begin a task."""
+
+    def waiting(self, title: str) -> AbstractContextManager[None]:
+        """Begin something of which nobody knows how long it takes."""
 
     def say(self, sentence: str) -> None:
         """Say something that stays on the screen."""
@@ -40,6 +49,10 @@ class QuietProgress:
     def task(self, title: str) -> Iterator[Task]:
         """Begin a task that nobody sees."""
         yield _NoTask()
+
+    def waiting(self, title: str) -> AbstractContextManager[None]:
+        """Begin something that nobody sees."""
+        return nullcontext()
 
     def say(self, sentence: str) -> None:
         """Say nothing."""
@@ -84,6 +97,10 @@ class BarProgress(QuietProgress):
             yield task
             task.finish()
 
+    def waiting(self, title: str) -> AbstractContextManager[None]:
+        """Begin something with a bar that swings, and goes when it ends."""
+        return waiting(self._console, title)
+
     def say(self, sentence: str) -> None:
         """Print the sentence."""
         self._console.print(sentence, markup=False, highlight=False)
@@ -108,3 +125,42 @@ class _BarTask:
 def for_console(console: Console) -> Progress:
     """Bars on a terminal, lines elsewhere."""
     return BarProgress(console) if console.is_terminal else LineProgress(console)
+
+
+@contextmanager
+def waiting(console: Console, title: str, look: Look | None = None) -> Iterator[None]:
+    """While something runs: a bar on a terminal, gone when it ends; elsewhere nothing.
+
+    What ends within half a second has none. The bar swings where it is not known how much there is
+    to do. look is asked twice a second, in a thread of its own.
+    """
+    if not console.is_terminal:
+        yield
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    ended = threading.Event()
+    bars = RichProgress(*columns, console=console, transient=True)
+    task = bars.add_task(title, total=None, detail="")
+
+    def show() -> None:
+        if ended.wait(_LOOK_SECONDS):
+            return
+        bars.start()
+        while not ended.wait(_LOOK_SECONDS):
+            if look:
+                done, total, detail = look()
+                bars.update(task, completed=done, total=total, detail=detail)
+
+    looking = threading.Thread(target=show, name="pymig progress", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join(_LOOK_SECONDS)
+        bars.stop()

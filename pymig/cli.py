@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 from rich.console import Console
 
-from pymig import db, disk, errors, show, steps
+from pymig import db, disk, errors, logs, show, steps
 from pymig.errors import (
     DifferenceError,
     InterruptedByUser,
@@ -26,8 +26,8 @@ from pymig.errors import (
     ServerError,
     UsageError,
 )
-from pymig.progress import for_console, waiting
-from pymig.settings import ColumnTypes, Routing, Settings, Strategy
+from pymig.progress import Progress, for_console, waiting
+from pymig.settings import ColumnTypes, LogFormat, Routing, Settings, Strategy
 
 if TYPE_CHECKING:
     from pymig.migrate import Options
@@ -90,6 +90,10 @@ Pivot = Annotated[
     Strategy | None,
     typer.Option("--strategy", help="Pivot strategy; auto measures the candidates."),
 ]
+Logs = Annotated[
+    LogFormat | None,
+    typer.Option("--log-format", help="text for people; json: an object a line on stderr."),
+]
 LockWait = Annotated[
     float, typer.Option("--lock-wait", help="Seconds to try for the triggers before giving up.")
 ]
@@ -120,6 +124,9 @@ def main() -> None:
 
 
 def _fail(error: PymigError) -> NoReturn:
+    if logs.is_json():
+        logs.fail(error)
+        sys.exit(error.exit_code)
     _ERR.print(f"pymig: {error.message}", markup=False, highlight=False)
     if error.hint:
         _ERR.print(error.hint, markup=False, highlight=False)
@@ -277,8 +284,9 @@ def plan(
     """Show what migrate would do, and what stands in the way. Changes nothing."""
     options = _options(source=source, column_types=column_types, allow_scan=allow_scan)
     rows: list[db.Row] = []
+    names = _resolve(ship, options)
     with _session() as session, waiting(_OUT, "plan"):
-        for name in _resolve(ship, options):
+        for name in names:
             rows += session.select(
                 "plan",
                 p_entity=name,
@@ -302,10 +310,12 @@ def migrate(
     source: Source = None,
     allow_scan: AllowScan = False,
     lock_wait: LockWait = LOCK_WAIT,
+    log_format: Logs = None,
 ) -> None:
     """Bring ships into sync, move their history, verify every cell. Stop and rerun as you like."""
     from pymig.migrate import migrate_ships
 
+    _begin_log(log_format)
     options = _options(
         source=source,
         workers=workers,
@@ -315,12 +325,11 @@ def migrate(
         lock_wait_seconds=lock_wait,
     )
     with _stoppable() as stop:
-        report = migrate_ships(
-            _conninfo(), ship, options=options, progress=for_console(_OUT), stop=stop
-        )
+        report = migrate_ships(_conninfo(), ship, options=options, progress=_progress(), stop=stop)
     for result in report.ships:
         if not result.error:
-            _say(f"{result.ship}: verified after {result.seconds:.1f} s")
+            said = f"{result.ship}: verified after {result.seconds:.1f} s"
+            logs.say(said, source=source, ship=result.ship, seconds=result.seconds)
     _raise_failed([ship.error for ship in report.failed if ship.error], len(report.ships))
 
 
@@ -432,16 +441,19 @@ def worker(
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve metrics, too.")
     ] = None,
+    log_format: Logs = None,
 ) -> None:
     """Keep wide tables in sync, add channels and (by policy) ships, until stopped."""
     from pymig.worker import keep_in_sync
 
+    _begin_log(log_format)
     options, settings = _options(source=source), Settings.load()
     _check_source(options)  # says at once where there is no server, no pymig, no such source
     with _stoppable() as stop:
         if metrics_port is not None:
             _serve_metrics(metrics_host, metrics_port)
-        _OUT.print("The worker runs; Ctrl-C or SIGTERM ends it after the current pass.")
+        said = "The worker runs; Ctrl-C or SIGTERM ends it after the current pass."
+        logs.say(said, source=options.source)
         keep_in_sync(_conninfo(), stop, source=options.source, poll_seconds=settings.poll_seconds)
 
 
@@ -682,8 +694,11 @@ def archive_import(
 
 
 @app.command(epilog="Example: pymig metrics --port 9188")
-def metrics(host: MetricsHost = "127.0.0.1", port: MetricsPort = 9188) -> None:
+def metrics(
+    host: MetricsHost = "127.0.0.1", port: MetricsPort = 9188, log_format: Logs = None
+) -> None:
     """Serve metrics for Prometheus at /metrics, until Ctrl-C."""
+    _begin_log(log_format)
     with _stoppable() as stop:
         _serve_metrics(host, port)
         stop.wait()
@@ -698,20 +713,22 @@ def notify(
     test: Annotated[
         bool, typer.Option("--test", help="Send everybody a message, and end.")
     ] = False,
+    log_format: Logs = None,
 ) -> None:
     """Tell people about events: CRITICAL at once, WARNING in a digest, all of them as a log."""
     from pymig import notify as notifier
 
+    _begin_log(log_format)
     if test:
         with waiting(_OUT, "send"):
             everybody_reached = notifier.test(config)
         for reached in everybody_reached:
-            _say(f"Sent to {reached}")
+            logs.say(f"Sent to {reached}", target=reached)
         return
     everybody = notifier.targets(config)
     _read("source")  # says at once where there is no server, or no pymig
     with _stoppable() as stop:
-        notifier.watch(_conninfo(), everybody, _say, stop, digest)
+        notifier.watch(_conninfo(), everybody, stop, digest)
 
 
 @app.command(epilog="Example: pymig pause --ship SHIP1")
@@ -825,6 +842,15 @@ def _session() -> db.Session:
     return db.Session(_conninfo(), "cli", patient=False)
 
 
+def _begin_log(log_format: LogFormat | None) -> None:
+    logs.begin(log_format or Settings.load().log_format, _say)
+
+
+def _progress() -> Progress:
+    """Bars on a terminal, lines elsewhere, records for programs."""
+    return logs.LogProgress() if logs.is_json() else for_console(_OUT)
+
+
 def _step(
     title: str, ship: str, options: Options, figures: Callable[[db.Row], steps.Figures]
 ) -> AbstractContextManager[None]:
@@ -884,7 +910,8 @@ def _status(options: Options, session: db.Session | None = None) -> list[db.Row]
 def _resolve(ships: str, options: Options) -> list[str]:
     from pymig.migrate import resolve_ships
 
-    return resolve_ships(_conninfo(), ships, options.source, allow_scan=options.allow_scan)
+    with waiting(_OUT, "ships"):
+        return resolve_ships(_conninfo(), ships, options.source, allow_scan=options.allow_scan)
 
 
 def _migrated(ships: str, options: Options) -> list[str]:
@@ -930,7 +957,11 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         stop.set()
-        _ERR.print("Stopping after the current chunks; once more to stop at once.")
+        said = "Stopping after the current chunks; once more to stop at once."
+        if logs.is_json():
+            logs.say(said)
+        else:
+            _ERR.print(said)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -960,7 +991,7 @@ def _serve_metrics(host: str, port: int) -> None:
         raise UsageError(
             f"Metrics can't be served on {host}:{port}: {error.strerror}.", "Choose another --port."
         ) from error
-    _say(f"Metrics: http://{host}:{found}/metrics")
+    logs.say(f"Metrics: http://{host}:{found}/metrics", host=host, port=found)
 
 
 def _hold(procedure: str, ships: str, source: str | None, said: str) -> None:

@@ -97,7 +97,8 @@ def migrate_ships(
         for name in names:
             results.append(result := migration.migrate(name))
             if result.error and len(names) > 1:
-                migration.progress.say(f"{about(name, result.error)} {result.error.hint}".rstrip())
+                said = f"{about(name, result.error)} {result.error.hint}".rstrip()
+                migration.progress.say(said, name)
         return MigrationReport(tuple(results))
     finally:
         worker.stop()
@@ -184,7 +185,7 @@ class _Migration:
         """Move all chunks with several connections. Raises NotDoneError where chunks failed."""
         threads = [_ChunkMover(self, ship, number) for number in range(self.workers)]
         with (
-            self.progress.task(f"{ship}: backfill") as task,
+            self.progress.task(f"{ship}: backfill", ship) as task,
             db.Session(self.conninfo, "progress", self.stop) as look,
         ):
             for thread in threads:
@@ -196,7 +197,7 @@ class _Migration:
                     task.show(row["rows_done"], row["rows_estimated"], row["percent"])
                 before, held = held, next((t.held_up_by for t in alive if t.held_up_by), None)
                 if bool(before) != bool(held):
-                    self.progress.say(f"{ship}: {f'waits, {held}' if held else 'goes on'}")
+                    self.progress.say(f"{ship}: {f'waits, {held}' if held else 'goes on'}", ship)
         self._raise_if_stopped()
         for thread in threads:
             if thread.error:
@@ -211,7 +212,7 @@ class _Migration:
     def verify(self, ship: str, *, repair: bool = False) -> None:
         """Drain, then compare every cell."""
         with (
-            self.progress.task(f"{ship}: verify") as task,
+            self.progress.task(f"{ship}: verify", ship) as task,
             db.Session(self.conninfo, "progress", self.stop) as look,
         ):
 

@@ -27,13 +27,13 @@ class Task(Protocol):
 class Progress(Protocol):
     """Where tasks are shown."""
 
-    def task(self, title: str) -> AbstractContextManager[Task]:
-        """Begin a task."""
+    def task(self, title: str, ship: str | None = None) -> AbstractContextManager[Task]:
+        """Begin a task; ship: whom it is about."""
 
     def waiting(self, title: str) -> AbstractContextManager[None]:
         """Begin something of which nobody knows how long it takes."""
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Say something that stays on the screen."""
 
 
@@ -46,7 +46,7 @@ class QuietProgress:
     """Shows nothing: for code that calls code."""
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Task]:
+    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task that nobody sees."""
         yield _NoTask()
 
@@ -54,7 +54,7 @@ class QuietProgress:
         """Begin something that nobody sees."""
         return nullcontext()
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Say nothing."""
 
 
@@ -65,12 +65,12 @@ class LineProgress(QuietProgress):
         self._console = console
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Task]:
+    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task; a line says that it is done."""
         yield _NoTask()
         self._console.print(f"{title}: done", markup=False, highlight=False)
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Print the sentence."""
         self._console.print(sentence, markup=False, highlight=False)
 
@@ -82,7 +82,7 @@ class BarProgress(QuietProgress):
         self._console = console
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Task]:
+    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task with a bar of its own."""
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -101,7 +101,7 @@ class BarProgress(QuietProgress):
         """Begin something with a bar that swings, and goes when it ends."""
         return waiting(self._console, title)
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Print the sentence."""
         self._console.print(sentence, markup=False, highlight=False)
 

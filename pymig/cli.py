@@ -449,7 +449,7 @@ def worker(
     _begin_log(log_format)
     options, settings = _options(source=source), Settings.load()
     _check_source(options)  # says at once where there is no server, no pymig, no such source
-    with _stoppable() as stop:
+    with _stoppable() as stop, _pushing(stop):
         if metrics_port is not None:
             _serve_metrics(metrics_host, metrics_port)
         said = "The worker runs; Ctrl-C or SIGTERM ends it after the current pass."
@@ -699,7 +699,7 @@ def metrics(
 ) -> None:
     """Serve metrics for Prometheus at /metrics, until Ctrl-C."""
     _begin_log(log_format)
-    with _stoppable() as stop:
+    with _stoppable() as stop, _pushing(stop):
         _serve_metrics(host, port)
         stop.wait()
 
@@ -992,6 +992,17 @@ def _serve_metrics(host: str, port: int) -> None:
             f"Metrics can't be served on {host}:{port}: {error.strerror}.", "Choose another --port."
         ) from error
     logs.say(f"Metrics: http://{host}:{found}/metrics", host=host, port=found)
+
+
+@contextmanager
+def _pushing(stop: threading.Event) -> Iterator[None]:
+    """Metrics by OTLP, where OTEL_EXPORTER_OTLP_ENDPOINT is set; the last ones after stop."""
+    from pymig.metrics import PUSH_SECONDS, push
+
+    thread = push(_conninfo(), stop)
+    yield
+    if thread:
+        thread.join(PUSH_SECONDS)
 
 
 def _hold(procedure: str, ships: str, source: str | None, said: str) -> None:

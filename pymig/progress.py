@@ -151,10 +151,10 @@ def waiting(console: Console, title: str, look: Look | None = None) -> Iterator[
         if ended.wait(_LOOK_SECONDS):
             return
         bars.start()
-        while not ended.wait(_LOOK_SECONDS):
-            if look:
-                done, total, detail = look()
-                bars.update(task, completed=done, total=total, detail=detail)
+        while look and not ended.is_set():
+            done, total, detail = look()
+            bars.update(task, completed=done, total=total, detail=detail)
+            ended.wait(_LOOK_SECONDS)
 
     looking = threading.Thread(target=show, name="pymig progress", daemon=True)
     looking.start()

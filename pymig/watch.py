@@ -7,6 +7,7 @@ On a terminal that is a full screen (pymig/screen.py); elsewhere a line for each
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -155,13 +156,18 @@ def told(event: Row) -> str:
 def run(conninfo: str, source: str | None, *, as_json: bool, say: Callable[[str], None]) -> None:
     """Show it until Ctrl-C (on the screen q): on a screen, as lines (say) or as documents."""
     server = find(conninfo, source)
-    if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+    if not as_json and _has_screen():
         from pymig.screen import show
 
         show(server)
         return
     show_lines = print_documents if as_json else print_changes
     show_lines(follow(server, threading.Event()), say)
+
+
+def _has_screen() -> bool:
+    is_able = os.environ.get("TERM", "dumb") != "dumb"
+    return is_able and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _line(ship: Row) -> str:

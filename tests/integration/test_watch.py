@@ -15,8 +15,11 @@ from typing import IO, Any
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from pymig import steps
+from pymig.errors import PrivilegeError
 from pymig.watch import find, follow
 from tests.conftest import Database
 from tests.terminal import running
@@ -157,6 +160,25 @@ def test_documents_for_scripts(db: Database, conn: Connection) -> None:
     assert 0 < aurora["lag_seconds"] < 60
     assert second["sources"][0]["queue_bytes"] > 0
     assert second["events"][0]["event"] > second["events"][1]["event"]
+
+
+def test_who_may_read_may_watch(db: Database, conn: Connection) -> None:
+    """SELECT on pymig's tables is enough; p then says what is missing."""
+    role = f"{db.name}_reader"
+    conn.execute(
+        sql.SQL(
+            "CREATE ROLE {0} LOGIN PASSWORD 'pw'; GRANT USAGE ON SCHEMA pymig TO {0};"
+            " GRANT SELECT ON ALL TABLES IN SCHEMA pymig TO {0}"
+        ).format(sql.Identifier(role))
+    )
+    server = find(make_conninfo(db.url, user=role, password="pw"), "n")
+    try:
+        seen = next(follow(server, threading.Event())).seen
+        assert seen and len(seen["ships"]) == 2
+        with pytest.raises(PrivilegeError), server.session() as session:
+            session.call("pause", p_entity="aurora", p_source="n")
+    finally:
+        conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
 
 
 def test_a_bar_while_a_command_waits(db: Database, conn: Connection) -> None:

@@ -209,7 +209,8 @@ def _missing(sentence: str) -> str:
     """What to grant where a privilege is missing; PostgreSQL's sentence names the object."""
     if "schema pymig" in sentence:
         return (
-            "To look: GRANT USAGE ON SCHEMA pymig and GRANT SELECT ON ALL TABLES IN SCHEMA pymig. "
+            "To look: GRANT USAGE ON SCHEMA pymig and GRANT SELECT ON ALL TABLES (and SEQUENCES) "
+            "IN SCHEMA pymig. "
             "To migrate: be the owner of the narrow table, or a member of the owning role. "
             f"{_PERMISSIONS}"
         )

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -56,6 +57,10 @@ class Ships(Collector):
         up.add_metric([], 1)
         yield up
         yield from found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.__exit__()
 
     def _read(self) -> Iterator[Metric]:
         status = self._session.read("status")
@@ -138,8 +143,11 @@ def push(conninfo: str, stop: threading.Event) -> threading.Thread | None:
         said = "OTEL_EXPORTER_OTLP_ENDPOINT is set; `pip install 'pymig[otel]'` to push metrics."
         logs.say(said, logging.WARNING)
         return None
-    thread = threading.Thread(
-        target=otlp.push, args=(Ships(conninfo), stop), name="pymig otlp", daemon=True
-    )
+
+    def run() -> None:
+        with closing(Ships(conninfo)) as ships:
+            otlp.push(ships, stop)
+
+    thread = threading.Thread(target=run, name="pymig otlp", daemon=True)
     thread.start()
     return thread

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import DataTable, Footer, Input, Static
 
 from pymig import __version__, columns
@@ -37,6 +38,7 @@ _HELP: Final = """\
 [b]pending[/b]   changes that wait for the worker
 [b]quar.[/b]     narrow rows that could not become a cell: SELECT * FROM pymig.quarantine
 """
+W = TypeVar("W", bound=Widget)
 Sorting = Callable[[Row, Rates], Any]
 #: How s sorts, in turn.
 _SORTINGS: Final[dict[str, Sorting]] = {
@@ -134,7 +136,7 @@ class Watch(App[None]):
 
     def on_looked(self, message: Looked) -> None:
         """Show what is new."""
-        lost = self.query_one("#lost", Static)
+        lost = self.screen_stack[0].query_one("#lost", Static)
         lost.display = bool(message.look.error)
         lost.update(f"{message.look.error} Trying again each second.")
         if message.look.seen:
@@ -158,18 +160,18 @@ class Watch(App[None]):
 
     def on_input_submitted(self) -> None:
         """Keep the filter, and go back to the ships."""
-        self.query_one(Input).display = False
-        self.query_one(DataTable).focus()
+        self._at(Input).display = False
+        self._at(DataTable).focus()
 
     def action_filter(self) -> None:
         """Ask for letters."""
-        field = self.query_one(Input)
+        field = self._at(Input)
         field.display = True
         field.focus()
 
     def action_unfilter(self) -> None:
         """Show all ships again."""
-        self.query_one(Input).value = ""
+        self._at(Input).value = ""
         self.on_input_submitted()
 
     def action_sort(self) -> None:
@@ -189,7 +191,7 @@ class Watch(App[None]):
             threading.Thread(target=self._pause, args=[ship], daemon=True).start()
 
     def _selected(self) -> Row | None:
-        place = self.query_one(DataTable).cursor_row
+        place = self._at(DataTable).cursor_row
         return self._ships[place] if place < len(self._ships) else None
 
     def _pause(self, ship: Row) -> None:
@@ -221,11 +223,15 @@ class Watch(App[None]):
         events = self.seen["events"][:_EVENTS]
         self._say("#events", Text("\n").join(_event(row) for row in reversed(events)))
 
+    def _at(self, kind: type[W]) -> W:
+        """The widget of this kind; also while the help lies above it."""
+        return self.screen_stack[0].query_one(kind)
+
     def _say(self, where: str, text: Text) -> None:
         """What has not changed need not travel to the terminal again."""
         if self._texts.get(where) != text:
             self._texts[where] = text
-            self.query_one(where, Static).update(text)
+            self.screen_stack[0].query_one(where, Static).update(text)
 
     def _is_asked(self, ship: Row) -> bool:
         return self._filter in ship["entity"].lower() or self._filter in ship["state"]
@@ -250,7 +256,7 @@ class Watch(App[None]):
 
     def _draw_ships(self, selected: Key | None) -> None:
         """Change the cells that differ; the place and the selected ship stay."""
-        table = self.query_one(DataTable[Text])
+        table = self._at(DataTable)
         chosen = columns.choose(self._ships, self.size.width)
         if chosen != self._columns:
             self._columns, self._cells = chosen, []

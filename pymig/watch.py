@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pymig import db
-from pymig.errors import PymigError
+from pymig.errors import unexpected
 
 EVERY: Final = 1.0  # seconds between two looks
 #: What the sparkline spans, and what the rate is an average of, in seconds.
@@ -68,8 +68,8 @@ def follow(server: Server, stop: threading.Event, every: float = EVERY) -> Itera
             try:
                 found = session.select("overview", p_source=server.source)[0]["overview"]
                 yield Look(began, found)
-            except PymigError as error:
-                yield Look(began, None, error.message)
+            except Exception as error:  # whoever looks must go on looking
+                yield Look(began, None, unexpected(error).message)
             stop.wait(max(0.0, every - (time.monotonic() - began)))
 
 

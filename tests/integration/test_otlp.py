@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -82,11 +83,12 @@ def pushed(request: Any) -> Samples:
 
 def scraped(db: Database) -> Samples:
     """What Prometheus would get just now."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): float(sample.value)
-        for family in Ships(db.url).collect()
-        for sample in family.samples
-    }
+    with closing(Ships(db.url)) as ships:
+        return {
+            (sample.name, frozenset(sample.labels.items())): float(sample.value)
+            for family in ships.collect()
+            for sample in family.samples
+        }
 
 
 @pytest.mark.parametrize("command", [("metrics", "--port", "0"), ("worker",)])

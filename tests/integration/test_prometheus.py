@@ -149,6 +149,8 @@ def _ask(address: str, path: str, **parameters: str) -> Any:
         with urllib.request.urlopen(f"{address}/{path}?{query}", timeout=20) as answer:
             return json.load(answer)["data"]
     except urllib.error.HTTPError as error:
+        if error.code == 503:
+            return None  # it has not begun to work
         raise AssertionError(f"{parameters}: {error.read().decode()}") from error
     except OSError:
         return None  # it has not begun to listen

@@ -163,12 +163,13 @@ def test_documents_for_scripts(db: Database, conn: Connection) -> None:
 
 
 def test_who_may_read_may_watch(db: Database, conn: Connection) -> None:
-    """SELECT on pymig's tables is enough; p then says what is missing."""
+    """SELECT on pymig's tables and sequences is enough; p then says what is missing."""
     role = f"{db.name}_reader"
     conn.execute(
         sql.SQL(
             "CREATE ROLE {0} LOGIN PASSWORD 'pw'; GRANT USAGE ON SCHEMA pymig TO {0};"
-            " GRANT SELECT ON ALL TABLES IN SCHEMA pymig TO {0}"
+            " GRANT SELECT ON ALL TABLES IN SCHEMA pymig TO {0};"
+            " GRANT SELECT ON ALL SEQUENCES IN SCHEMA pymig TO {0}"
         ).format(sql.Identifier(role))
     )
     server = find(make_conninfo(db.url, user=role, password="pw"), "n")

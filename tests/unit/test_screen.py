@@ -101,7 +101,9 @@ def test_a_fleet_is_sorted_filtered_and_followed() -> None:
         assert len(names(app)) == 12
         await pilot.press("s", "question_mark")
         assert isinstance(app.screen, Help)
+        await look(app, pilot, 3, *fleet)  # goes on below it
         await pilot.press("q")  # ends the help alone
+        assert len(names(app)) == 256
         assert names(app)[0] == "ship007"
         await pilot.press("q")
         assert app.return_code == 0

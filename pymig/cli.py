@@ -217,7 +217,7 @@ def source_add(
     """Register a narrow table and how to read it."""
     table, key, readable = _dictionary(dictionary)
     options = _options(column_types=column_types)
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "register"):
         session.call(
             "register_source",
             p_source=name,
@@ -543,7 +543,7 @@ def compat_view(
 ) -> None:
     """Make the narrow-shaped view that follows the routing, for applications that keep theirs."""
     options = _options(source=source)
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "compat view"):
         if drop:
             session.call("drop_compat_view", p_source=options.source)
             _say("The view is dropped.")
@@ -755,7 +755,7 @@ def throttle(
 ) -> None:
     """What makes history wait: conditions with their limits, and the values just now."""
     chosen = [(name, None) for name in off or []] + [_limit(pair) for pair in limits or []]
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "throttle"):
         for condition, limit in chosen:
             session.call("set_throttle", p_condition=condition, p_max=limit)
         session.run(disk.report)
@@ -821,7 +821,8 @@ def server_clean() -> None:
     """Stop the embedded server and remove its data."""
     from pymig.server import demo_cluster
 
-    demo_cluster(Settings.load().server_dir).remove()
+    with waiting(_OUT, "the embedded server is removed"):
+        demo_cluster(Settings.load().server_dir).remove()
     _OUT.print("The server and its data are removed.")
 
 

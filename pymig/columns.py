@@ -99,8 +99,8 @@ def summary(ships: Sequence[Row], rates: Rates) -> str:
     pending = sum(ship["pending"] or 0 for ship in ships)
     quarantined = sum(ship["quarantined"] or 0 for ship in ships)
     return (
-        f"{len(ships)} ships: {counted or 'none'}; {rate:,.0f} rows/s, {pending:,} pending, "
-        f"{quarantined:,} quarantined"
+        f"{len(ships)} ship{'' if len(ships) == 1 else 's'}: {counted or 'none'}; "
+        f"{rate:,.0f} rows/s, {pending:,} pending, {quarantined:,} quarantined"
     )
 
 

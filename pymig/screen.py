@@ -25,6 +25,8 @@ from pymig.watch import Key, Look, Rates, Row, Server, follow, key, told
 
 _LEVELS: Final = {"CRITICAL": "bold red", "WARNING": "yellow", "INFO": "dim"}
 _EVENTS: Final = 5
+_NO_SHIP: Final = "No ship is known yet: `pymig plan` shows what is there."
+_NO_SUCH: Final = "No ship has these letters: Escape shows all."
 _HELP: Final = """\
 [b]up, down, page up, page down, home, end[/b]   move
 [b]s[/b]   sort by state, ship, rate or lag
@@ -280,7 +282,10 @@ class Watch(App[None]):
         if selected in places:
             table.move_cursor(row=places.index(selected), scroll=False)
         ship = self._selected()
-        self._say("#ship", columns.sentence(ship) if ship else Text())
+        self._say(
+            "#ship",
+            columns.sentence(ship) if ship else Text(_NO_SUCH if self._filter else _NO_SHIP),
+        )
 
 
 def _event(row: Row) -> Text:

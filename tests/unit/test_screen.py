@@ -97,7 +97,9 @@ def test_a_fleet_is_sorted_filtered_and_followed() -> None:
         assert names(app) == [f"ship01{number}" for number in range(9, -1, -1)]
         await look(app, pilot, 2, *fleet[:12])
         assert names(app) == ["ship011", "ship010"]
-        await pilot.press("slash", "escape")
+        await pilot.press("slash", *"zz")
+        assert "Escape shows all" in str(app.query_one("#ship", Static).render())
+        await pilot.press("escape")
         assert len(names(app)) == 12
         await pilot.press("s", "question_mark")
         assert isinstance(app.screen, Help)

@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup install uninstall precheck plan migrate verify status watch worker certify cutover routing rollback pause resume throttle demo stop clean \
+.PHONY: help setup install uninstall precheck analyze plan migrate verify status watch worker certify cutover routing rollback pause resume cancel throttle demo stop clean \
     test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs
 
 help: ## This list
@@ -64,6 +64,9 @@ uninstall: $(SETUP) ## Remove it; the narrow table stays as it is
 
 precheck: $(SETUP) ## Backups, disk, locks and settings before a migration; changes nothing
 	@$(PYMIG) precheck $(source)
+
+analyze: $(SETUP) ## What the data of SHIP is like (default: all), in samples; changes nothing (ARGS=)
+	@$(PYMIG) analyze $(ship) $(if $(COLUMN_TYPES),--column-types "$$COLUMN_TYPES") $(ARGS)
 
 plan: $(SETUP) ## What a migration of SHIP would do (default: all); changes nothing
 	@$(PYMIG) plan $(ship)
@@ -104,6 +107,10 @@ pause: $(SETUP) ## Let the history of SHIP (default: all) wait; sync goes on
 
 resume: $(SETUP) ## Go on with it
 	@$(PYMIG) resume $(ship)
+
+cancel: $(SETUP) ## End the commands that move history of SHIP, until resume
+	@: $(say_which)
+	@$(PYMIG) cancel $(ship)
 
 throttle: $(SETUP) ## What makes history wait, with limits and values (ARGS= to change them)
 	@$(PYMIG) throttle $(ARGS)

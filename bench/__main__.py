@@ -8,7 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import axes, backfill, beyond, chart, lag, queries, read, report, stall, sync
+from bench import (
+    axes,
+    backfill,
+    beyond,
+    chart,
+    lag,
+    queries,
+    read,
+    report,
+    stall,
+    sync,
+    throttle,
+)  # fmt: skip
 from bench.server import connect, load, server
 from pymig.server import Cluster
 
@@ -68,13 +80,16 @@ def arguments() -> argparse.Namespace:
         "queries": 30 * 86400 // QUERY_STEP,
         "read": 240 if args.quick else 5760,
         "stall": 200,
+        "throttle": 8000 if args.quick else 40_000,
         "axes": 0,
         "beyond": 2000 if args.quick else 100_000,
     }
-    args.channels = args.channels or (100 if args.quick else 1000)
+    channels = {"throttle": 200}.get(args.suite, 1000)
+    args.channels = args.channels or (100 if args.quick else channels)
     args.times = args.times or times[args.suite]
     args.repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
-    args.ships = args.ships or {"lag": 5, "queries": 2, "read": 2, "beyond": 1}.get(args.suite, 4)
+    ships = {"lag": 5, "queries": 2, "read": 2, "beyond": 1, "throttle": 1}
+    args.ships = args.ships or ships.get(args.suite, 4)
     args.types = args.types or ["native", "text"]
     args.seconds = args.seconds or (10 if args.quick else 30)
     args.step = QUERY_STEP if args.suite == "queries" else 15
@@ -152,6 +167,24 @@ def measure_stall(
     return stall.table(taken)
 
 
+def measure_throttle(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """What the throttle does to history and to ingest; a chart beside the table."""
+    taken = throttle.run(url, args.channels, args.ships, say)
+    data["figures"] = {
+        hold.condition: {
+            "stopped_after": round(taken.stopped_after(hold), 3),
+            "resumed_after": round(taken.resumed_after(hold), 3),
+            "ingest_p99": round(taken.ingest_p99(hold.began, hold.ended), 5),
+        }
+        for hold in taken.holds
+    }
+    if not args.quick:
+        chart.save_throttle(f"throttle-{data['postgresql']}", taken)
+    return throttle.table(taken)
+
+
 def measure_axes(
     args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
 ) -> str:
@@ -182,6 +215,7 @@ MEASURES = {
     "queries": measure_queries,
     "read": measure_read,
     "stall": measure_stall,
+    "throttle": measure_throttle,
     "axes": measure_axes,
     "beyond": measure_beyond,
 }

@@ -23,7 +23,7 @@ from rich.console import Console
 from pymig import db
 from pymig.demo import create_fleet, live_fleet
 from pymig.install import install
-from pymig.migrate import migrate_ships
+from pymig.migrate import Options, migrate_ships
 from pymig.paths import alembic_folder
 from pymig.screen import Watch
 from pymig.server import Cluster
@@ -53,7 +53,7 @@ def main() -> None:
             with psycopg.connect(cluster.url(), autocommit=True) as conn:
                 make_fleet(conn, cluster.url())
             with live_fleet(cluster.url()):
-                migrate_ships(cluster.url(), "Aurora,Borealis,Carina", workers=1)
+                migrate_ships(cluster.url(), "Aurora,Borealis,Carina", options=Options(workers=1))
                 picture = asyncio.run(status_watch(cluster.url()))
         finally:
             cluster.remove()

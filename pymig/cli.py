@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from pymig import db, disk, errors, logs, show, steps
 from pymig.errors import (
@@ -22,6 +22,7 @@ from pymig.errors import (
     InterruptedByUser,
     NotDoneError,
     OutputClosed,
+    PrivilegeError,
     PymigError,
     ServerError,
     UsageError,
@@ -44,7 +45,9 @@ app = typer.Typer(
 source_app = typer.Typer(help="Register narrow tables, and list them.", no_args_is_help=True)
 server_app = typer.Typer(help="The embedded server that `make demo` uses.", no_args_is_help=True)
 archive_app = typer.Typer(help="Retired narrow rows in a compressed file.", no_args_is_help=True)
+alert_app = typer.Typer(help="Limits whose crossing becomes an event.", no_args_is_help=True)
 app.add_typer(source_app, name="source")
+app.add_typer(alert_app, name="alert")
 app.add_typer(archive_app, name="archive")
 app.add_typer(server_app, name="server")
 
@@ -65,6 +68,9 @@ Held = Annotated[
     str,
     typer.Option("--ship", callback=_named, help="One ship, a comma list, or all of the source."),
 ]
+Reason = Annotated[
+    str | None, typer.Option("--reason", help="For whoever finds it so: status shows it.")
+]
 AlertConfig = Annotated[
     Path, typer.Option("--config", help="Configuration of apprise: addresses, each with a tag.")
 ]
@@ -79,6 +85,10 @@ AllowScan = Annotated[
     bool, typer.Option("--allow-scan", help="Allow discovery to read all of the narrow table.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", dir_okay=False, help="Write a report to this file, to be mailed."),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, max=64, help="Connections that move chunks.")
 ]
@@ -250,27 +260,55 @@ def source_list(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example: pymig precheck --html report.html")
-def precheck(
-    source: Source = None,
-    as_json: AsJson = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", dir_okay=False, help="Write the report to this file.")
-    ] = None,
-) -> None:
+def precheck(source: Source = None, as_json: AsJson = False, html: Html = None) -> None:
     """Look at backups, disk, locks and settings before a migration. Changes nothing."""
-    from pymig.disk import free_bytes
+    from pymig import report
 
     options = _options(source=source)
     with _session() as session, waiting(_OUT, "precheck"):
         _check_source(options, session)
-        rows = session.select(
-            "precheck", p_source=options.source, p_free_bytes=session.run(free_bytes)
-        )
+        rows = _checks(session, options)
     if html:
-        _write_html(html, show.precheck(rows))
-    _show_rows(rows, as_json, show.precheck)
-    if red := dict.fromkeys(row["item"] for row in rows if row["level"] == "red"):
-        raise UsageError(f"To be mended first: {', '.join(red)}.", "See the rows marked red.")
+        report.write(html, report.page("pymig: before the migration", rows))
+    _show_rows(rows, as_json, show.findings)
+    _refuse_red(rows)
+
+
+@app.command(epilog="Example: pymig analyze --ship SHIP1 --html report.html")
+def analyze(
+    ship: Ship = "all",
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, help="Buckets of each ship that are looked at.")
+    ] = 8,
+    budget: Annotated[float, typer.Option("--budget", min=0, help="Seconds for each ship.")] = 20,
+    source: Source = None,
+    column_types: Types = None,
+    allow_scan: AllowScan = False,
+    as_json: AsJson = False,
+    html: Html = None,
+) -> None:
+    """Look at the data of ships: how much, how it grows, what would go to quarantine."""
+    from pymig import report
+    from pymig.analyze import analyze as look
+
+    options = _options(source=source, column_types=column_types, allow_scan=allow_scan)
+    with _session() as session:
+        _check_source(options, session)
+        with _ERR.status("") as line:
+            found = look(
+                session,
+                ship,
+                options,
+                sample=sample,
+                budget=budget,
+                tell=lambda what: line.update(Text(what)),
+            )
+        checks = _checks(session, options) if html else []
+    if html:
+        title = "pymig: the data and the server before the migration"
+        report.write(html, report.page(title, checks, found.ships, found.rows))
+    _show_rows(found.rows, as_json, show.findings)
+    _refuse_red(found.rows)
 
 
 @app.command(epilog="Example: pymig plan --ship SHIP1")
@@ -311,9 +349,20 @@ def migrate(
     allow_scan: AllowScan = False,
     lock_wait: LockWait = LOCK_WAIT,
     log_format: Logs = None,
+    canary: Annotated[
+        str | None,
+        typer.Option(help="A ship to go first; the others wait until pymig resume."),
+    ] = None,
+    canary_pause: Annotated[
+        float | None,
+        typer.Option(help="Seconds after which they follow by themselves.", min=0),
+    ] = None,
 ) -> None:
     """Bring ships into sync, move their history, verify every cell. Stop and rerun as you like."""
-    from pymig.migrate import migrate_ships
+    from pymig.migrate import Canary, migrate_ships
+
+    if canary_pause is not None and not canary:
+        raise UsageError("There is no canary to wait for.", "Name it: --canary SHIP.")
 
     _begin_log(log_format)
     options = _options(
@@ -325,12 +374,15 @@ def migrate(
         lock_wait_seconds=lock_wait,
     )
     with _stoppable() as stop:
-        report = migrate_ships(_conninfo(), ship, options=options, progress=_progress(), stop=stop)
-    for result in report.ships:
-        if not result.error:
-            said = f"{result.ship}: verified after {result.seconds:.1f} s"
-            logs.say(said, source=source, ship=result.ship, seconds=result.seconds)
-    _raise_failed([ship.error for ship in report.failed if ship.error], len(report.ships))
+        report = migrate_ships(
+            _conninfo(),
+            ship,
+            options=options,
+            progress=_progress(options.source),
+            stop=stop,
+            canary=Canary(canary, canary_pause) if canary else None,
+        )
+    _raise_failed(report.failed, len(report.ships))
 
 
 @app.command("start-sync", epilog="Example: pymig start-sync --ship SHIP1")
@@ -369,12 +421,15 @@ def start_sync(
 @app.command(epilog="Example: pymig backfill --ship SHIP1 --workers 2")
 def backfill(ship: Ship, workers: Workers = None, source: Source = None) -> None:
     """Move the history of ships that sync already."""
-    from pymig.migrate import backfill_ship
+    from pymig.migrate import backfill_ships
 
     options = _options(source=source, workers=workers)
+    names = _resolve(ship, options)
     with _stoppable() as stop:
-        for name in _resolve(ship, options):
-            backfill_ship(_conninfo(), name, options=options, progress=for_console(_OUT), stop=stop)
+        report = backfill_ships(
+            _conninfo(), names, options=options, progress=for_console(_OUT), stop=stop
+        )
+    _raise_failed(report.failed, len(report.ships))
 
 
 @app.command(epilog="Example: pymig verify --ship all --repair")
@@ -384,30 +439,20 @@ def verify(
     source: Source = None,
 ) -> None:
     """Compare every cell of ships with the narrow table, while it is written."""
-    from pymig.migrate import about, verify_ship
+    from pymig.migrate import verify_ships
 
     options = _options(source=source)
     names = _migrated(ship, options)
-    failed: list[PymigError] = []
     with _stoppable() as stop:
-        for name in names:
-            try:
-                verify_ship(
-                    _conninfo(),
-                    name,
-                    source=options.source,
-                    repair=repair,
-                    progress=for_console(_OUT),
-                    stop=stop,
-                )
-                _say(f"{name}: every cell is equal")
-            except (InterruptedByUser, ServerError):
-                raise
-            except PymigError as error:
-                failed.append(error)
-                if len(names) > 1:
-                    _say(about(name, error))
-    _raise_failed(failed, len(names))
+        report = verify_ships(
+            _conninfo(),
+            names,
+            source=options.source,
+            repair=repair,
+            progress=for_console(_OUT),
+            stop=stop,
+        )
+    _raise_failed(report.failed, len(report.ships))
 
 
 @app.command(epilog="Example: pymig status --watch")
@@ -462,7 +507,7 @@ def certify(ship: Ship, source: Source = None) -> None:
     """Compare every cell of ships, and record in a certificate that all are equal."""
     options = _options(source=source)
     names = _migrated(ship, options)
-    failed: list[PymigError] = []
+    failed: dict[str, PymigError] = {}
     with _session() as session:
         for name in names:
             try:
@@ -472,7 +517,7 @@ def certify(ship: Ship, source: Source = None) -> None:
             except ServerError:
                 raise
             except PymigError as error:
-                failed.append(error)
+                failed[name] = error
                 if len(names) > 1:
                     _say(f"{name}: {error.message}")
     _raise_failed(failed, len(names))
@@ -720,10 +765,7 @@ def notify(
 
     _begin_log(log_format)
     if test:
-        with waiting(_OUT, "send"):
-            everybody_reached = notifier.test(config)
-        for reached in everybody_reached:
-            logs.say(f"Sent to {reached}", target=reached)
+        alert_test(config)
         return
     everybody = notifier.targets(config)
     _read("source")  # says at once where there is no server, or no pymig
@@ -731,16 +773,100 @@ def notify(
         notifier.watch(_conninfo(), everybody, stop, digest)
 
 
+@alert_app.command("test", epilog="Example: pymig alert test --config alerts.cfg")
+def alert_test(config: AlertConfig) -> None:
+    """Send everybody of the notifier's configuration a message."""
+    from pymig import notify as notifier
+
+    with waiting(_OUT, "send"):
+        everybody = notifier.test(config)
+    for reached in everybody:
+        _say(f"Sent to {reached}")
+
+
+@alert_app.command("list", epilog="Example: pymig alert list")
+def alert_list(as_json: AsJson = False) -> None:
+    """The rules with their limits, and what is over one now."""
+    with _session() as session:
+        with suppress(PrivilegeError):  # who may only look sees what was measured last
+            session.select("look_at_alerts")
+        rows = session.select("list_alerts")
+    _show_rows(rows, as_json, show.alerts)
+
+
+@alert_app.command("set", epilog="Example: pymig alert set 'sync lag' 5 --lasting '30 s'")
+def alert_set(
+    alert: Annotated[str, typer.Argument(help="Name of the rule, as in pymig alert list.")],
+    limit: Annotated[str, typer.Argument(help="What is greater is told; off: nothing is.")],
+    lasting: Annotated[
+        str | None, typer.Option(help="How long it has to be greater before.")
+    ] = None,
+    level: Annotated[str | None, typer.Option(help="INFO, WARNING or CRITICAL.")] = None,
+) -> None:
+    """Change the limit of a rule, at once for all that look."""
+    with _session() as session:
+        session.call(
+            "set_alert",
+            p_alert=alert,
+            p_max=None if limit == "off" else _limit(f"{alert}={limit}")[1],
+            p_lasting=lasting,
+            p_level=level,
+        )
+    _say(f"{alert}: {'not looked at' if limit == 'off' else f'told above {limit}'}")
+
+
 @app.command(epilog="Example: pymig pause --ship SHIP1")
-def pause(ship: Held = "all", source: Source = None) -> None:
+def pause(ship: Held = "all", reason: Reason = None, source: Source = None) -> None:
     """Let the history of ships wait, until resume; sync goes on."""
-    _hold("pause", ship, source, "paused: no chunk is begun; sync goes on")
+    _control("pause", ship, source, "paused: no chunk is begun; sync goes on", p_reason=reason)
 
 
 @app.command(epilog="Example: pymig resume --ship SHIP1")
 def resume(ship: Held = "all", source: Source = None) -> None:
-    """Go on with the history of ships that pause held up."""
-    _hold("resume", ship, source, "goes on")
+    """Go on with the history of ships that were paused; cancelled ones may be started again."""
+    _control("resume", ship, source, "goes on")
+
+
+@app.command(epilog="Example: pymig cancel --ship SHIP1 --reason 'disk is needed'")
+def cancel(ship: Held, reason: Reason = None, source: Source = None) -> None:
+    """End the commands that move the history of ships, until resume; what is done stays."""
+    _control("cancel", ship, source, "cancelled: commands at it end; sync goes on", p_reason=reason)
+
+
+@app.command("set-workers", epilog="Example: pymig set-workers 4")
+def set_workers(
+    workers: Annotated[int, typer.Argument(min=0, max=64, help="How many; 0: as started.")],
+    ship: Held = "all",
+    source: Source = None,
+) -> None:
+    """How many connections move history, while it runs; with --ship how many at that ship."""
+    said = f"{workers} workers" if workers else "workers as the command is started"
+    _control("set_workers", ship, source, said, p_workers=workers or None)
+
+
+@app.command("set-chunk-target", epilog="Example: pymig set-chunk-target '500 ms'")
+def set_chunk_target(
+    target: Annotated[str, typer.Argument(help="How long a chunk should take.")],
+    ship: Held = "all",
+    source: Source = None,
+) -> None:
+    """How long chunks should take from the next one on, for the source or for --ship."""
+    _control("set_chunk_target", ship, source, f"chunks of {target}", p_target=target)
+
+
+@app.command("set-priority", epilog="Example: pymig set-priority 10 --ship SHIP1")
+def set_priority(
+    priority: Annotated[int, typer.Argument(help="Higher ones are migrated first; all have 0.")],
+    ship: Ship,
+    source: Source = None,
+) -> None:
+    """Which ships are migrated before others when several are."""
+    options = _options(source=source)
+    with _session() as session:
+        for name in _resolve(ship, options):
+            params = {"p_entity": name, "p_priority": priority, "p_source": options.source}
+            session.call("set_priority", **params)
+            _say(f"{name}: priority {priority}")
 
 
 @app.command(epilog="Example: pymig throttle --set 'replica lag=1e9' --off 'lock waits'")
@@ -758,8 +884,9 @@ def throttle(
     with _session() as session, waiting(_OUT, "throttle"):
         for condition, limit in chosen:
             session.call("set_throttle", p_condition=condition, p_max=limit)
-        session.run(disk.report)
-        session.select("look_at_throttle")
+        with suppress(PrivilegeError):  # who may only look sees what was measured last
+            session.run(disk.report)
+            session.select("look_at_throttle")
         rows = session.read("throttle")
     _show_rows(sorted(rows, key=lambda row: row["condition"]), as_json, show.throttle)
 
@@ -847,9 +974,9 @@ def _begin_log(log_format: LogFormat | None) -> None:
     logs.begin(log_format or Settings.load().log_format, _say)
 
 
-def _progress() -> Progress:
+def _progress(source: str | None) -> Progress:
     """Bars on a terminal, lines elsewhere, records for programs."""
-    return logs.LogProgress() if logs.is_json() else for_console(_OUT)
+    return logs.LogProgress(source) if logs.is_json() else for_console(_OUT)
 
 
 def _step(
@@ -936,14 +1063,14 @@ def _is_asked(row: db.Row, names: list[str] | None, options: Options) -> bool:
     return _is_source(row, options) and (names is None or row["entity"] in names)
 
 
-def _raise_failed(failed: list[PymigError], ships: int) -> None:
-    """One ship's error as it is; of several that differ or are not done, how many."""
+def _raise_failed(failed: dict[str, PymigError], ships: int) -> None:
+    """One ship's error as it is; of several that differ or are not done, which are left."""
     if len(failed) == 1:
-        raise failed[0]
+        raise next(iter(failed.values()))
     if failed:
-        differ = all(isinstance(error, DifferenceError) for error in failed)
+        differ = all(isinstance(error, DifferenceError) for error in failed.values())
         raise (DifferenceError if differ else NotDoneError)(
-            f"{len(failed)} of {ships} ships are not verified.",
+            f"{len(failed)} of {ships} ships are left: {', '.join(failed)}.",
             "Repair them: pymig verify --repair." if differ else "Run the same command again.",
         )
 
@@ -1006,12 +1133,12 @@ def _pushing(stop: threading.Event) -> Iterator[None]:
         thread.join(PUSH_SECONDS)
 
 
-def _hold(procedure: str, ships: str, source: str | None, said: str) -> None:
-    """Pause or resume ships; all means the source, also ships that are still to come."""
+def _control(procedure: str, ships: str, source: str | None, said: str, **params: object) -> None:
+    """Pause ships, say; all means the source, also ships that are still to come."""
     options = _options(source=source)
     with _session() as session:
         for name in [None] if ships == "all" else _resolve(ships, options):
-            session.call(procedure, p_entity=name, p_source=options.source)
+            session.call(procedure, p_entity=name, p_source=options.source, **params)
             _say(f"{name or 'all ships'}: {said}")
 
 
@@ -1032,14 +1159,15 @@ def _run_concurrently(session: db.Session, statement: str) -> None:
         session.run(lambda conn: conn.execute(statement.encode()))
 
 
-def _write_html(path: Path, table: Any) -> None:
-    """Write what is shown to people as a page of its own."""
-    console = Console(record=True, file=io.StringIO(), width=160)
-    console.print(table)
-    try:
-        path.write_text(console.export_html(), "utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}.", "Name another.") from error
+def _refuse_red(rows: list[db.Row]) -> None:
+    """Raise UsageError where a check is red."""
+    if red := dict.fromkeys(row["item"] for row in rows if row["level"] == "red"):
+        raise UsageError(f"To be mended first: {', '.join(red)}.", "See the rows marked red.")
+
+
+def _checks(session: db.Session, options: Options) -> list[db.Row]:
+    free = session.run(disk.free_bytes)
+    return session.select("precheck", p_source=options.source, p_free_bytes=free)
 
 
 def _formats(pairs: list[str] | None) -> dict[str, str] | None:

@@ -21,8 +21,9 @@ from pymig.demo_report import (
 )
 from pymig.demo_threads import LiveWriter, SyncWorker
 from pymig.errors import explain, is_lost_connection
+from pymig.fleet import about
 from pymig.install import install
-from pymig.migrate import about, migrate_ships
+from pymig.migrate import Options, migrate_ships
 from pymig.progress import for_console
 from pymig.render import render_folder
 from pymig.server import Cluster
@@ -106,7 +107,7 @@ def migrate_live(
     """
     conn.execute("SELECT demo_fleet.start_run()")
     with live_fleet(url) as (writer, worker):
-        migrate_ships(url, ships="all", workers=workers, progress=for_console(out))
+        migrate_ships(url, options=Options(workers=workers), progress=for_console(out))
         lags = watch_sync(conn, writer, out)
     conn.execute("CALL pymig.sync_pending()")
     if worker.errors:

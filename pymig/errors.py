@@ -100,6 +100,7 @@ REGISTRY: Final[dict[str, type[PymigError]]] = {
     "PM061": NotDoneError,  # pending keys that don't drain, or a lock, hold a cutover up
     "PM062": UsageError,  # what the narrow table could not hold
     "PM063": UsageError,  # a row whose narrow rows are gone
+    "PM064": NotDoneError,  # work that was cancelled
     "PM065": NotDoneError,  # narrow rows that can't be retired
     "23505": UsageError,  # a wide row is there already
     "40001": NotDoneError,  # a wide row has changed before it was written

@@ -80,19 +80,22 @@ def fail(error: PymigError) -> None:
 class LogProgress(QuietProgress):
     """Tasks as records: every ten seconds how far they are, and that they are done."""
 
+    def __init__(self, source: str | None) -> None:
+        self._source: Final = source
+
     @contextmanager
     def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task."""
-        yield _LogTask(title, ship)
-        say(f"{title}: done", ship=ship)
+        yield _LogTask(self, title, ship)
 
-    def say(self, sentence: str, ship: str | None = None) -> None:
+    def say(self, sentence: str, ship: str | None = None, **figures: Any) -> None:
         """Say the sentence."""
-        say(sentence, ship=ship)
+        say(sentence, source=self._source, ship=ship, **figures)
 
 
 class _LogTask:
-    def __init__(self, title: str, ship: str | None) -> None:
+    def __init__(self, progress: LogProgress, title: str, ship: str | None) -> None:
+        self._progress: Final = progress
         self._title: Final = title
         self._ship: Final = ship
         self._said = time.monotonic()
@@ -104,4 +107,8 @@ class _LogTask:
         self._said = time.monotonic()
         share = None if percent is None else float(percent)
         figures: dict[str, Any] = {"done": done, "total": total, "percent": share}
-        say(f"{self._title}: {share or 0:.1f} %", ship=self._ship, **figures)
+        self._progress.say(f"{self._title}: {share or 0:.1f} %", self._ship, **figures)
+
+    def finish(self) -> None:
+        """Say that it is done."""
+        self._progress.say(f"{self._title}: done", self._ship)

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -25,6 +26,8 @@ from pymig.errors import NotDoneError, PymigError, UsageError
 LEVELS: Final = ("CRITICAL", "WARNING", "INFO")
 LOG: Final = "log"
 _LOOK_SECONDS: Final = 1.0
+#: How often the rules of pymig.alert are looked at; the database does so every five seconds.
+_ALERT_SECONDS: Final = 2.0
 #: How long a kind of event that was told is counted only, in seconds.
 _QUIET_SECONDS: Final = {"CRITICAL": 600.0, "WARNING": 0.0, "INFO": 0.0}
 _FIRST_RETRY, _LAST_RETRY = 2.0, 300.0  # seconds
@@ -115,9 +118,17 @@ def watch(
     ]
     for thread in threads:
         thread.start()
-    stop.wait()
+    _look_at_alerts(conninfo, stop)
     for thread in threads:
         thread.join(_LOOK_SECONDS)
+
+
+def _look_at_alerts(conninfo: str, stop: threading.Event) -> None:
+    """Measure the rules as workers do: that there is none is a rule, too. Until stop is set."""
+    with db.Session(conninfo, "notify alerts", stop) as session:
+        while not stop.wait(_ALERT_SECONDS):
+            with suppress(PymigError):  # the others say that the database is away
+                session.select("look_at_alerts")
 
 
 def _is_digest(target: Target) -> bool:

@@ -23,6 +23,9 @@ class Task(Protocol):
     def show(self, done: int | None, total: int | None, percent: float | None) -> None:
         """Show how far it is: done of total, and the percentage to draw."""
 
+    def finish(self) -> None:
+        """Show that it has come to its end; one that fails just goes."""
+
 
 class Progress(Protocol):
     """Where tasks are shown."""
@@ -39,6 +42,9 @@ class Progress(Protocol):
 
 class _NoTask:
     def show(self, done: int | None, total: int | None, percent: float | None) -> None:
+        """Show nothing."""
+
+    def finish(self) -> None:
         """Show nothing."""
 
 
@@ -67,43 +73,64 @@ class LineProgress(QuietProgress):
     @contextmanager
     def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task; a line says that it is done."""
-        yield _NoTask()
-        self._console.print(f"{title}: done", markup=False, highlight=False)
+        yield _LineTask(self, title)
 
     def say(self, sentence: str, ship: str | None = None) -> None:
         """Print the sentence."""
         self._console.print(sentence, markup=False, highlight=False)
 
 
+class _LineTask(_NoTask):
+    def __init__(self, lines: LineProgress, title: str) -> None:
+        self._lines = lines
+        self._title = title
+
+    def finish(self) -> None:
+        """Print the line."""
+        self._lines.say(f"{self._title}: done")
+
+
 class BarProgress(QuietProgress):
-    """Bars with share, elapsed and remaining time."""
+    """Bars with share, elapsed and remaining time, as many at once as there are tasks."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-
-    @contextmanager
-    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
-        """Begin a task with a bar of its own."""
-        columns = (
+        self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>5.1f}%"),
             TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            console=console,
         )
-        with RichProgress(*columns, console=self._console) as bars:
-            task = _BarTask(bars, title)
-            yield task
-            task.finish()
 
-    def waiting(self, title: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
+        """Begin a task with a bar of its own, which stays on the screen when it ends."""
+        self._bars.start()
+        task = _BarTask(self._bars, title)
+        try:
+            yield task
+        finally:
+            task.leave()
+            if not self._bars.tasks:
+                self._bars.stop()
+
+    @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
         """Begin something with a bar that swings, and goes when it ends."""
-        return waiting(self._console, title)
+        self._bars.start()
+        swinging = self._bars.add_task(title, total=None, detail="")
+        try:
+            yield
+        finally:
+            self._bars.remove_task(swinging)
+            if not self._bars.tasks:
+                self._bars.stop()
 
     def say(self, sentence: str, ship: str | None = None) -> None:
-        """Print the sentence."""
-        self._console.print(sentence, markup=False, highlight=False)
+        """Print the sentence above the bars."""
+        self._bars.console.print(sentence, markup=False, highlight=False)
 
 
 class _BarTask:
@@ -120,6 +147,12 @@ class _BarTask:
     def finish(self) -> None:
         """Fill the bar."""
         self._bars.update(self._id, completed=100.0)
+
+    def leave(self) -> None:
+        """Print it as it is, and make room for others."""
+        task = next(task for task in self._bars.tasks if task.id == self._id)
+        self._bars.console.print(self._bars.make_tasks_table([task]))
+        self._bars.remove_task(self._id)
 
 
 def for_console(console: Console) -> Progress:

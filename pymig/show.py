@@ -118,6 +118,29 @@ class PlanList:
                     yield Text(f"  {row['item']}: {row['value']}", style=style)
 
 
+@dataclass(frozen=True)
+class FindingList:
+    """Checks: a line per item, what to do below it; a heading per ship where there are ships."""
+
+    rows: list[Row]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Level, item and value in columns."""
+        for ship, group in groupby(self.rows, key=lambda row: row.get("entity")):
+            if ship is not None:
+                yield Text(str(ship), style="bold")
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+            table.add_column(no_wrap=True)
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            for row in group:
+                level = Text(row["level"], style=row["level"])
+                table.add_row(level, row["item"], Text(row["value"]))
+                if row["advice"]:
+                    table.add_row("", "", Text(row["advice"], style="dim"))
+            yield table
+
+
 def status(rows: list[Row]) -> StatusTable:
     """pymig.status for people."""
     return StatusTable(rows)
@@ -128,17 +151,9 @@ def plan(rows: list[Row]) -> PlanList:
     return PlanList(rows)
 
 
-def precheck(rows: list[Row]) -> Table:
-    """pymig.precheck(): a line per check, what to do below it."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(Text(row["level"], style=row["level"]), row["item"], Text(row["value"]))
-        if row["advice"]:
-            table.add_row("", "", Text(row["advice"], style="dim"))
-    return table
+def findings(rows: list[Row]) -> FindingList:
+    """pymig.precheck() and pymig.analyze() for people."""
+    return FindingList(rows)
 
 
 def sources(rows: list[Row]) -> Table | str:
@@ -286,3 +301,27 @@ def _duration(value: timedelta | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def alerts(rows: list[Row]) -> Table:
+    """pymig.list_alerts: a line per rule, and per ship that is over its limit, in red."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("alert", no_wrap=True)
+    for name in ("ship", "now", "limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("for", no_wrap=True)
+    table.add_column("")
+    for row in rows:
+        limit, is_over = row["max_value"], row["value"] is not None
+        table.add_row(
+            Text(row["alert"]),
+            Text(row["entity"] or ""),
+            f"{row['value']:,.0f}" if is_over else "",
+            "off" if limit is None else f"{limit:,.0f}",
+            Text(row["unit"]),
+            str(row["lasting"]),
+            Text(row["error"] or (row["what_to_do"] if is_over else "")),
+            style="red" if is_over else "dim" if limit is None else None,
+        )
+    return table

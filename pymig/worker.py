@@ -73,6 +73,7 @@ def _migrate_adopted(session: db.Session, source: str | None) -> None:
             session.call("migrate_adopted", p_source=source)
             session.call("reverify", p_source=source)
             session.call("retire", p_source=source)
+            session.select("look_at_alerts")
         session.stop.wait(_ADOPT_SECONDS)
 
 

@@ -42,6 +42,10 @@ CREATE TABLE pymig.source (
     wide_partitions text NOT NULL DEFAULT 'none' CHECK (wide_partitions IN ('none', 'month')),
     paused_at timestamptz,
     paused_by text,
+    paused_for text,
+    is_cancelled boolean NOT NULL DEFAULT false,
+    workers int CHECK (workers BETWEEN 1 AND 64),
+    chunk_target interval NOT NULL DEFAULT '1 second' CHECK (chunk_target > interval '0'),
     keep_wide interval CHECK (keep_wide > interval '0'),
     CHECK (keep_wide IS NULL OR wide_partitions = 'month')
 );
@@ -86,6 +90,10 @@ COMMENT ON COLUMN pymig.source.archive_table IS 'Where finalize puts the narrow 
 COMMENT ON COLUMN pymig.source.wide_partitions IS 'How wide tables are partitioned that are created from now on: none or month.';
 COMMENT ON COLUMN pymig.source.paused_at IS 'Since when all its entities are paused; NULL: they are not.';
 COMMENT ON COLUMN pymig.source.paused_by IS 'Who paused them.';
+COMMENT ON COLUMN pymig.source.paused_for IS 'Why, in that person''s words.';
+COMMENT ON COLUMN pymig.source.is_cancelled IS 'They are not only paused: commands that would wait end.';
+COMMENT ON COLUMN pymig.source.workers IS 'Connections a command moves history with; NULL: as it was started.';
+COMMENT ON COLUMN pymig.source.chunk_target IS 'Time a chunk should take.';
 COMMENT ON COLUMN pymig.source.keep_wide IS 'Months of finalized entities that are older are dropped from their wide tables; NULL: none is.';
 COMMENT ON COLUMN pymig.source.compat_view IS 'The narrow-shaped view for applications that keep their SQL, qualified and quoted; NULL: none was asked for.';
 
@@ -118,6 +126,11 @@ CREATE TABLE pymig.entity (
     is_monthly boolean NOT NULL DEFAULT false,
     paused_at timestamptz,
     paused_by text,
+    paused_for text,
+    is_cancelled boolean NOT NULL DEFAULT false,
+    workers int CHECK (workers BETWEEN 1 AND 64),
+    chunk_target interval CHECK (chunk_target > interval '0'),
+    priority int NOT NULL DEFAULT 0,
     state_changed_at timestamptz NOT NULL DEFAULT now(),
     type_drift text CHECK (type_drift IN ('quarantine', 'promote')),
     promote_at timestamptz,
@@ -149,6 +162,11 @@ COMMENT ON COLUMN pymig.entity.keep_narrow IS 'Narrow rows older than that are r
 COMMENT ON COLUMN pymig.entity.is_archived IS 'What is retired goes to the archive table; false: it is deleted.';
 COMMENT ON COLUMN pymig.entity.paused_at IS 'Since when its history is not moved and not verified; NULL: it is.';
 COMMENT ON COLUMN pymig.entity.paused_by IS 'Who paused it.';
+COMMENT ON COLUMN pymig.entity.paused_for IS 'Why, in that person''s words.';
+COMMENT ON COLUMN pymig.entity.is_cancelled IS 'It is not only paused: commands that would wait end.';
+COMMENT ON COLUMN pymig.entity.workers IS 'Connections of a command that move it at once, at most; NULL: all of them.';
+COMMENT ON COLUMN pymig.entity.chunk_target IS 'Time a chunk should take; NULL: as its source says.';
+COMMENT ON COLUMN pymig.entity.priority IS 'Entities of a higher one are migrated first; among equals the smaller first.';
 COMMENT ON COLUMN pymig.entity.is_monthly IS 'Its wide tables are partitioned by month.';
 COMMENT ON COLUMN pymig.entity.routing IS 'Where read() and the compat view take its rows from: narrow, wide, percent (so many of 100 sessions from wide), shadow (both, compared; narrow is returned).';
 COMMENT ON COLUMN pymig.entity.routing_percent IS 'Sessions of 100 that read wide, with routing percent.';
@@ -604,6 +622,58 @@ INSERT INTO pymig.throttle (condition, unit, max_value, is_rate, measure, what_t
         'It is not the time for it; it goes on by itself when the window opens.'),
     ('disk used', '%', 98, false, NULL,
         'The disk of the data directory fills up: make room. A pymig command on the server itself reports this.');
+
+CREATE TABLE pymig.alert (
+    alert text PRIMARY KEY,
+    level text NOT NULL CHECK (level IN ('INFO', 'WARNING', 'CRITICAL')),
+    measure text NOT NULL,
+    unit text NOT NULL,
+    max_value double precision,
+    lasting interval NOT NULL DEFAULT '0' CHECK (lasting >= interval '0'),
+    what_to_do text NOT NULL,
+    checked_at timestamptz,
+    error text
+);
+COMMENT ON TABLE pymig.alert IS 'When a figure becomes an event: rules with a limit each. Change a limit with set_alert or UPDATE, and add rules of your own. What simply happens (a chunk fails) is an event by itself and needs no rule.';
+COMMENT ON COLUMN pymig.alert.alert IS 'Name of the rule, and of its events.';
+COMMENT ON COLUMN pymig.alert.level IS 'Level of its events.';
+COMMENT ON COLUMN pymig.alert.measure IS 'SELECT of three columns: source, entity (both may be NULL) and a number, a row for each thing that is watched.';
+COMMENT ON COLUMN pymig.alert.unit IS 'Unit of the number.';
+COMMENT ON COLUMN pymig.alert.max_value IS 'Greater numbers are told; NULL: the rule is not looked at.';
+COMMENT ON COLUMN pymig.alert.lasting IS 'How long the number has to be greater before.';
+COMMENT ON COLUMN pymig.alert.what_to_do IS 'For a person who is told.';
+COMMENT ON COLUMN pymig.alert.checked_at IS 'When it was measured last.';
+COMMENT ON COLUMN pymig.alert.error IS 'Why it could not be measured.';
+INSERT INTO pymig.alert (alert, level, measure, unit, max_value, lasting, what_to_do) VALUES
+    ('sync lag', 'WARNING', 'SELECT s.source, s.entity, extract(epoch FROM s.sync_lag) FROM pymig.status AS s', 's', 10, '1 minute',
+        'Look for a writer with a long transaction, then for what the worker waits for.'),
+    ('pending keys', 'WARNING', 'SELECT s.source, s.entity, s.pending FROM pymig.status AS s', 'keys', 100000, '15 minutes',
+        'Run another worker, or find what this one waits for.'),
+    ('rows quarantined', 'WARNING', 'SELECT q.source, q.entity, count(*) FROM pymig.quarantine AS q GROUP BY q.source, q.entity', 'rows', 0, '0',
+        'SELECT * FROM pymig.quarantine has the rows and the reasons.'),
+    ('history throttled', 'WARNING', 'SELECT NULL, NULL, count(*) FROM pymig.throttle AS t WHERE t.is_over AND t.condition <> ''maintenance window''', 'conditions', 0, '1 hour',
+        'SELECT * FROM pymig.throttle says by what, and what to do.'),
+    ('disk nearly full', 'WARNING', 'SELECT NULL, NULL, t.value FROM pymig.throttle AS t WHERE t.condition = ''disk used'' AND t.checked_at > clock_timestamp() - interval ''10 minutes''', '%', 90, '0',
+        'Make room where the server keeps its data; history waits at the limit of the throttle.'),
+    ('no worker alive', 'CRITICAL', 'SELECT NULL, NULL, count(*) FROM pymig.entity AS e WHERE e.wide_table IS NOT NULL AND pymig.workers_alive() = 0', 'ships without one', 0, '1 minute',
+        'Start pymig worker, or look at its log: changes wait in the queue, nothing is lost.');
+
+CREATE TABLE pymig.alert_state (
+    alert text NOT NULL REFERENCES pymig.alert ON UPDATE CASCADE ON DELETE CASCADE,
+    source text,
+    entity text,
+    value double precision NOT NULL,
+    over_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    told_value double precision,
+    UNIQUE NULLS NOT DISTINCT (alert, source, entity)
+);
+COMMENT ON TABLE pymig.alert_state IS 'What is over a limit of pymig.alert just now.';
+COMMENT ON COLUMN pymig.alert_state.alert IS 'By which rule.';
+COMMENT ON COLUMN pymig.alert_state.source IS 'Of which source; NULL: of all of pymig.';
+COMMENT ON COLUMN pymig.alert_state.entity IS 'Of which entity.';
+COMMENT ON COLUMN pymig.alert_state.value IS 'As measured last.';
+COMMENT ON COLUMN pymig.alert_state.over_since IS 'Since when.';
+COMMENT ON COLUMN pymig.alert_state.told_value IS 'The number its last event told; NULL: none was written yet.';
 
 CREATE TABLE pymig.alert_target (
     target text,

@@ -89,3 +89,27 @@ def test_trial_that_fails_leaves_the_chunk_whole(db: Database) -> None:
     sizes = [size for (size,) in conn.execute(planned + " ORDER BY c.first_bucket")]
     assert sizes[:2] == [32, 32]
     assert sum(sizes) == 3 * 64
+
+
+def test_a_dense_stretch_after_a_gap(db: Database) -> None:
+    """Dealt by the whole range it would be one chunk; the planner knows better where rows are."""
+    conn = _prepared(db, 1)
+    conn.execute("CALL pymig.roll_back('X')")
+    conn.execute(
+        "INSERT INTO n SELECT 'X', 'c' || c, '2025-01-01'::timestamp + t * interval '10 s', t "
+        "FROM generate_series(1, 20) AS c, generate_series(0, 10 * 360 - 1) AS t"
+    )
+    conn.execute("ANALYZE n")
+    conn.execute("CALL pymig.set_chunk_target('20 ms', 'X')")  # 20,000 rows, as nothing is measured
+    conn.execute("CALL pymig.start_sync('X')")
+    while _step(conn) != "moved":
+        pass
+    first = conn.execute("SELECT narrow_rows FROM pymig.chunk WHERE state = 'done'").fetchone()
+    assert first == (17,)
+    while _step(conn) != "moved":
+        pass
+    rows = "SELECT max(narrow_rows) FROM pymig.chunk WHERE state = 'done'"
+    assert conn.execute(rows).fetchone() < (40_000,)  # type: ignore[operator]
+    conn.execute("CALL pymig.set_chunk_target('1 s', 'X')")
+    conn.execute("CALL pymig.migrate('X')")
+    assert difference(conn, NARROW) == []

@@ -125,7 +125,7 @@ def test_steps_one_by_one(pymig: Pymig, conn: Connection) -> None:
     assert succeed(pymig("start-sync", "--ship", "imo2,imo1")) == "imo1: syncing\nimo2: syncing\n"
     assert_refused(pymig("verify", "--ship", "imo1"), 2, "imo1", "backfill")
     done = pymig("verify")
-    assert (done.code, "2 of 2 ships are not verified." in done.err) == (6, True)
+    assert (done.code, "2 of 2 ships are left: imo1, imo2." in done.err) == (6, True)
     succeed(pymig("backfill", "--ship", "all", "--workers", "2"))
     out = succeed(pymig("verify"))
     assert "imo1: every cell is equal\n" in out
@@ -143,7 +143,7 @@ def test_difference_is_told_once_and_repaired(pymig: Pymig, conn: Connection) ->
     assert "1 difference in 1 bucket." in done.err
     done = pymig("verify")
     assert done.code == 7
-    assert "imo1: does not verify: 1 difference in 1 bucket.\n" in done.out
+    assert "imo1: does not verify: 1 difference in 1 bucket. " in done.out
     assert "imo2: every cell is equal\n" in done.out
     succeed(pymig("verify", "--ship", "imo1", "--repair"))
     assert difference(conn, default_narrow(), {"imo1", "imo2"}) == []

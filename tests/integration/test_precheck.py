@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from typing import Any, LiteralString
+from pathlib import Path
+from typing import Any, Final, LiteralString
 
 import psycopg
 import pytest
@@ -11,6 +13,7 @@ from psycopg import sql
 
 from pymig.disk import free_bytes
 from tests.conftest import Database
+from tests.waiting import until
 
 CREATE: LiteralString = """
 CREATE TABLE n (ship text, ch text, ts timestamp, d float8, PRIMARY KEY (ship, ch, ts));
@@ -18,6 +21,19 @@ INSERT INTO n SELECT 'X', 'c' || c, '2024-01-01'::timestamp + t * interval '1 mi
 FROM generate_series(1, 5) AS c, generate_series(1, 100) AS t;
 CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{d}');
 """
+#: What takes a right away, what gives it back, and a word of the advice.
+LACKING: Final[tuple[tuple[LiteralString, LiteralString, str], ...]] = (
+    (
+        "REVOKE INSERT ON pymig.entity FROM {}",
+        "GRANT INSERT ON pymig.entity TO {}",
+        "as the role that installed",
+    ),
+    (
+        "ALTER TABLE n ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE n DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+        "BYPASSRLS",
+    ),
+)
 
 
 @pytest.fixture
@@ -51,6 +67,12 @@ def test_a_table_in_order(conn: psycopg.Connection[Any]) -> None:
     assert seen["base backup"][:2] == ("yellow", "none that the server knows of")
     assert seen["long transactions"][1] == seen["prepared transactions"][1] == "none"
     assert seen["replication slots"][:2] == ("green", "none that is unused")
+    assert seen["replication"][:2] == ("green", "nobody follows")
+    assert seen["partitions"][:2] == ("green", "not partitioned")
+    assert seen["indexes"][0] == seen["privileges"][0] == seen["extensions"][0] == "green"
+    assert seen["indexes"][1].startswith("read channel by channel, duplicates are ruled out")
+    assert "tablefunc can be created" in seen["extensions"][1]
+    assert "checkpoint_segments" not in seen  # gone since PostgreSQL 9.5
 
 
 @pytest.mark.parametrize(
@@ -92,6 +114,11 @@ def test_partitions_are_summed(db: Database) -> None:
     assert _check(conn)["statistics"][:2] == ("yellow", "none for 1 of 2 tables")
     conn.execute("ANALYZE n2")
     assert _check(conn)["statistics"][:2] == ("green", "about 500 rows")
+    assert _check(conn)["partitions"][:2] == ("green", "2")
+    conn.execute("DROP TABLE n2; CREATE TABLE n3 PARTITION OF n DEFAULT PARTITION BY LIST (ch)")
+    conn.execute("CREATE TABLE n4 PARTITION OF n3 FOR VALUES IN ('c1')")
+    level, value, _ = _check(conn)["partitions"]
+    assert (level, value) == ("yellow", "2, 1 of them not by ranges of time alone")
 
 
 def test_unused_slot(conn: psycopg.Connection[Any], db: Database) -> None:
@@ -103,6 +130,77 @@ def test_unused_slot(conn: psycopg.Connection[Any], db: Database) -> None:
         assert db.name in value
     finally:
         conn.execute("SELECT pg_drop_replication_slot(%s)", [db.name])
+
+
+def _is_active(conn: psycopg.Connection[Any], slot: str) -> bool:
+    row = conn.execute(
+        "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def test_who_follows(conn: psycopg.Connection[Any], db: Database, tmp_path: Path) -> None:
+    """A client that streams WAL through a slot is counted, and what the slot keeps."""
+    conn.execute("SELECT pg_create_physical_replication_slot(%s, true)", [db.name])
+    receiver = subprocess.Popen(
+        [db.cluster.binaries.bindir / "pg_receivewal", "--dbname", db.url, "--slot", db.name,
+         "--directory", tmp_path, "--no-loop"]
+    )  # fmt: skip
+    try:
+        until(lambda: _check(conn)["replication"][1] != "nobody follows", "nobody follows")
+        seen = _check(conn)
+        assert seen["replication"][1].startswith("1 standbys or subscribers, ")
+        assert seen["WAL kept by slots"][0] == "green"
+    finally:
+        receiver.terminate()
+        receiver.wait()
+        until(lambda: not _is_active(conn, db.name), "the slot stays active")
+        conn.execute("SELECT pg_drop_replication_slot(%s)", [db.name])
+
+
+#: Item, a setting with what makes it yellow and what makes it green, and a word of the advice.
+SETTINGS: Final = (
+    ("work_mem", "work_mem", "1MB", "4MB", "memory"),
+    ("maintenance_work_mem", "maintenance_work_mem", "64MB", "256MB", "sorted in memory"),
+    ("random_page_cost", "random_page_cost", "4", "1.1", "SSDs"),
+    ("temp_file_limit", "temp_file_limit", "1GB", "-1", "ingest"),
+    ("timeouts", "statement_timeout", "1h", "0", "ALTER ROLE"),
+    ("timeouts", "idle_in_transaction_session_timeout", "1h", "0", "ALTER ROLE"),
+    ("replication", "synchronous_commit", "on", "local", "standby"),
+)
+
+
+def test_settings(conn: psycopg.Connection[Any]) -> None:
+    """Each is yellow and green where it should be, and says what another value gains."""
+    conn.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    conn.execute("SET synchronous_commit = local")
+    conn.execute("SELECT pg_reload_conf()")
+    try:
+        until(lambda: conn.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",),
+              "the setting does not come")  # fmt: skip
+        for item, name, bad, good, word in SETTINGS:
+            for value, level in ((bad, "yellow"), (good, "green")):
+                conn.execute("SELECT set_config(%s, %s, false)", [name, value])
+                seen = _check(conn)[item]
+                assert seen[0] == level, (name, value, seen)
+                assert level == "green" or word in seen[2]
+    finally:
+        conn.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        conn.execute("SELECT pg_reload_conf()")
+    assert _check(conn)["shared_buffers"][:2] == ("yellow", "128 MB")
+    assert _check(conn)["max_wal_size"][:2] == ("yellow", "512 MB")
+
+
+def test_indexes(conn: psycopg.Connection[Any]) -> None:
+    """One that is invalid, and a table that is read by time alone."""
+    conn.execute("CREATE INDEX spare ON n (d)")
+    conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'spare'::regclass")
+    level, value, advice = _check(conn)["indexes"]
+    assert (level, "invalid: public.spare" in value, "REINDEX" in advice) == ("yellow", True, True)
+    conn.execute("DROP INDEX spare; ALTER TABLE n DROP CONSTRAINT n_pkey; CREATE INDEX ON n (ts)")
+    level, value, advice = _check(conn)["indexes"]
+    assert (level, value.startswith("read by time, duplicates can be")) == ("yellow", True)
+    assert "(ship, ch, ts)" in advice
 
 
 def test_blocker_is_red(conn: psycopg.Connection[Any], db: Database) -> None:
@@ -129,7 +227,15 @@ def test_role_without_rights(conn: psycopg.Connection[Any], db: Database) -> Non
         level, value, advice = _check(conn)["long transactions"]
         assert (level, value) == ("yellow", "those of other roles are not visible")
         assert "pg_read_all_stats" in advice
+        assert _check(conn)["privileges"][0] == "green"
         conn.execute("RESET ROLE")
+        for change, back, word in LACKING:
+            conn.execute(sql.SQL(change).format(role))
+            conn.execute(sql.SQL("SET ROLE {}").format(role))
+            level, _, advice = _check(conn)["privileges"]
+            assert (level, word in advice) == ("red", True), (change, advice)
+            conn.execute("RESET ROLE")
+            conn.execute(sql.SQL(back).format(role))
         conn.execute(
             sql.SQL("GRANT EXECUTE ON FUNCTION pg_create_restore_point TO {}").format(role)
         )

@@ -10,6 +10,7 @@ import pytest
 from pymig.server import Cluster
 from tests.fault_site import Site, site
 from tests.faults import strike
+from tests.waiting import until
 
 # The rest is struck by `make faults`; killed clients and crashes by test_kill.py too.
 KINDS = ("backend killed", "worker killed", "network frozen", "disk full", "lock held")
@@ -35,6 +36,7 @@ def test_a_fault_is_recovered_from(fleet: Site, kind: str) -> None:
 def test_a_lost_row_is_noticed(fleet: Site) -> None:
     """A row that vanishes behind everybody's back: the ledger says so."""
     application = fleet.applications[0]
+    until(lambda: any(application.committed.copy().values()), "nothing is written")
     with application.paused(), fleet.connect() as conn:
         key = next(k for k, v in application.committed.items() if v is not None)
         value = application.committed.pop(key)

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 import yaml
 
-from pymig.paths import checkout
+from pymig.paths import alembic_folder, checkout
 from pymig.render import CORE_FOLDERS, render_folder
 from tests.conftest import Database
 
@@ -38,9 +38,13 @@ def written_by_sql() -> dict[str, set[str]]:
                     levels = set(re.findall(r"v_level :?= '(WARNING|CRITICAL)'", sql))
                 if levels:
                     found.setdefault(match["what"], set()).update(levels)
-            calls = re.findall(r"pymig\._note(?:_once)?\((?!'INFO'|p_level|text|\s)", sql)
+            # Those of r_due are named after the rules of pymig.alert, below.
+            calls = re.findall(r"pymig\._note(?:_once)?\((?!'INFO'|p_level|r_due|text|\s)", sql)
             noted = [m for m in matches if "INFO" not in m["level"] and "_note" in m[0]]
             assert len(calls) == len(noted), f"{name}: a call that this test does not understand"
+    rules = (alembic_folder() / "ddl/0001.up.sql").read_text("utf-8")
+    for what, level in re.findall(r"^    \('([^']+)', '(WARNING|CRITICAL)', 'SELECT", rules, re.M):
+        found.setdefault(what, set()).add(level)
     return found
 
 

@@ -254,9 +254,7 @@ STABLE
     SET bytea_output = 'hex'
 AS $$
 DECLARE
-    v_now numeric := CASE p_source.time_type
-        WHEN 'bigint' THEN extract(epoch FROM now()) * CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
-        WHEN 'date' THEN pymig.tick_of(now()::date) ELSE pymig.tick_of(now()) END;
+    v_now numeric := pymig._now_tick(p_source);
     v_newest bigint;
 BEGIN
     EXECUTE format('SELECT pymig.tick_of(max(w.%1$I)) FROM %2$I.%3$I AS w WHERE w.%1$I < %4$L::%5$s',
@@ -271,6 +269,171 @@ END
 $$;
 COMMENT ON FUNCTION pymig._age_tick(pymig.source, text, interval) IS
     'The tick that lies so long before an entity''s newest wide row, or before now if that is earlier.';
+
+-- sql/core/functions/_analyze_layout.sql
+CREATE OR REPLACE FUNCTION pymig._analyze_layout(
+    p_source pymig.source, p_entity text, p_layout jsonb, OUT item text, OUT level text, OUT value text, OUT advice text, OUT detail jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_rows bigint := pymig._estimate_rows(p_source, p_entity);
+    v_bounds record;
+    v_now bigint := pymig.bucket_of(floor(pymig._now_tick(p_source))::bigint, p_source.bucket_ticks);
+BEGIN
+    v_bounds := pymig._discover_bounds(p_source, p_entity);
+    RETURN QUERY
+    SELECT 'rows', 'green', format('about %s', to_char(v_rows, 'FM999,999,999,999,990')), NULL, jsonb_build_object('rows', v_rows)
+    UNION ALL
+    SELECT 'times', CASE WHEN v_bounds.last_bucket > v_now + 1 OR v_bounds.first_bucket = -9223372036854775808 THEN 'yellow' ELSE 'green' END,
+        format('%s to %s', pymig._bucket_start(p_source, v_bounds.first_bucket), pymig._bucket_end(p_source, v_bounds.last_bucket)),
+        CASE WHEN v_bounds.last_bucket > v_now + 1 THEN 'Some rows are of the future. They are migrated as all others: look at the clock of who writes them.'
+             WHEN v_bounds.first_bucket = -9223372036854775808 THEN 'Some rows are of time -infinity. They are migrated as all others.' END,
+        jsonb_build_object('first', pymig._bucket_start(p_source, v_bounds.first_bucket), 'last', pymig._bucket_end(p_source, v_bounds.last_bucket))
+    WHERE v_bounds.first_bucket IS NOT NULL
+    UNION ALL
+    SELECT 'channels', CASE WHEN p_layout IS NULL THEN 'yellow' ELSE 'green' END,
+        CASE WHEN p_layout IS NULL THEN 'not looked for' WHEN c.channels = 0 THEN 'none' ELSE format('%s in %s wide table%s: %s', c.channels, c.parts, CASE WHEN c.parts > 1 THEN 's' END, t.types) END,
+        CASE WHEN p_layout IS NULL THEN 'Finding them means reading the whole table: p_allow_scan, --allow-scan.' END,
+        CASE WHEN p_layout IS NOT NULL THEN jsonb_build_object('channels', c.channels, 'parts', c.parts, 'types', t.types_by_name) END
+    FROM (SELECT count(*) AS channels, count(DISTINCT l.part) AS parts FROM jsonb_to_recordset(p_layout) AS l (part int)) AS c
+    CROSS JOIN (
+        SELECT string_agg(format('%s %s', k.n, k.kind), ', ' ORDER BY k.n DESC, k.kind) AS types, jsonb_object_agg(k.kind, k.n) AS types_by_name
+        FROM (SELECT coalesce(l.kind, 'without values') AS kind, count(*) AS n FROM jsonb_to_recordset(p_layout) AS l (kind text) GROUP BY 1) AS k
+    ) AS t;
+END
+$$;
+COMMENT ON FUNCTION pymig._analyze_layout(pymig.source, text, jsonb) IS
+    'The rows of pymig.analyze about an entity as a whole: rows by estimate, first and last time, channels and the types of what they send.';
+
+-- sql/core/functions/_analyze_quality.sql
+CREATE OR REPLACE FUNCTION pymig._analyze_quality(
+    p_source pymig.source, p_entity text, p_layout jsonb, p_sample int, p_share double precision, p_most bigint, p_until timestamptz,
+    OUT item text, OUT level text, OUT value text, OUT advice text, OUT detail jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    c_shown constant int := 5;
+    v_channels text[] := ARRAY(SELECT l.channel FROM jsonb_to_recordset(p_layout) AS l (channel text));
+    v_picked record;
+BEGIN
+    v_picked := pymig._pick_buckets(p_source, p_entity,
+        pymig.bucket_of(pymig._newest_tick(p_source, p_entity, v_channels), p_source.bucket_ticks), p_sample);
+    RETURN QUERY
+    WITH seen AS MATERIALIZED (
+        SELECT l.* FROM pymig._look_at_buckets(p_source, p_entity, p_layout, v_picked.buckets, p_share, p_most, p_until) AS l
+    ),
+    total AS (
+        SELECT coalesce(sum(s.rows) FILTER (WHERE s.finding IN ('rows', 'duplicate', 'no_time')), 0) AS rows, count(DISTINCT s.bucket) AS buckets,
+            coalesce(v_picked.is_all AND p_share >= 1 AND count(DISTINCT s.bucket) = cardinality(v_picked.buckets)
+                AND max(s.rows) < p_most, true) AS is_all
+        FROM seen AS s
+    ),
+    finding AS (
+        SELECT j.item, j.reason, j.advice, sum(s.rows) AS rows,
+            (SELECT array_agg(DISTINCT c.c ORDER BY c.c) FROM seen AS o CROSS JOIN unnest(o.channels) AS c (c)
+             WHERE (o.finding, o.column_type, o.kind) IS NOT DISTINCT FROM (s.finding, s.column_type, s.kind)) AS channels,
+            (SELECT array_agg(DISTINCT f.f ORDER BY f.f) FROM seen AS o CROSS JOIN unnest(o.formats) AS f (f) WHERE o.finding = s.finding) AS formats
+        FROM seen AS s CROSS JOIN LATERAL pymig._judge_finding(s.finding, s.column_type, s.kind) AS j
+        WHERE s.finding <> 'rows'
+        GROUP BY s.finding, s.column_type, s.kind, j.item, j.reason, j.advice
+    ),
+    -- The rows that would go to quarantine, all reasons together.
+    bad AS (SELECT coalesce(sum(f.rows), 0) AS rows FROM finding AS f WHERE f.reason IS NOT NULL)
+    SELECT 'data quality', CASE WHEN b.rows = 0 THEN 'green' WHEN b.rows > 0.1 * t.rows THEN 'red' ELSE 'yellow' END,
+        format('%s of %s rows looked at would go to quarantine (%s)', to_char(b.rows, 'FM999,999,999,990'), to_char(t.rows, 'FM999,999,999,990'),
+            CASE WHEN t.is_all THEN 'all there are' WHEN p_share >= 1 THEN format('%s whole buckets', t.buckets) ELSE format('parts of %s buckets', t.buckets) END),
+        CASE WHEN b.rows = 0 THEN NULL WHEN b.rows > 0.1 * t.rows THEN 'One in ten or more: look at how the source is registered, and at who writes such rows, first.'
+             ELSE 'The lines below say which and why. Quarantine keeps each with its reason; its cell is NULL.' END,
+        jsonb_build_object('rows', t.rows, 'quarantined', b.rows, 'buckets', t.buckets, 'is_all', t.is_all)
+    FROM total AS t CROSS JOIN bad AS b
+    UNION ALL
+    (SELECT f.item, CASE WHEN f.reason IS NOT NULL AND f.rows > 0.1 * t.rows THEN 'red' ELSE 'yellow' END,
+        format('%s rows (%s %%)%s%s', to_char(f.rows, 'FM999,999,999,990'), to_char(100.0 * f.rows / t.rows, 'FM990.0999'),
+            CASE WHEN cardinality(f.channels) > 0 THEN format(', channel%s %s%s', CASE WHEN cardinality(f.channels) > 1 THEN 's' END,
+                array_to_string(f.channels[1:c_shown], ', '), CASE WHEN cardinality(f.channels) > c_shown THEN ', …' END) END,
+            '; formats: ' || array_to_string(f.formats, ', ')),
+        f.advice, jsonb_strip_nulls(jsonb_build_object('reason', f.reason, 'rows', f.rows, 'of', t.rows, 'channels', to_jsonb(f.channels), 'formats', to_jsonb(f.formats)))
+     FROM finding AS f CROSS JOIN total AS t
+     ORDER BY f.reason IS NULL, f.rows DESC, f.item);
+END
+$$;
+COMMENT ON FUNCTION pymig._analyze_quality(pymig.source, text, jsonb, int, double precision, bigint, timestamptz) IS
+    'The rows of pymig.analyze about the data: what would go to quarantine and what else is worth knowing, in a sample of an entity''s buckets.';
+
+-- sql/core/functions/_analyze_volume.sql
+CREATE OR REPLACE FUNCTION pymig._analyze_volume(
+    p_source pymig.source, p_entity text, p_layout jsonb, p_most bigint, p_until timestamptz,
+    OUT item text, OUT level text, OUT value text, OUT advice text, OUT detail jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_channels text[] := ARRAY(SELECT l.channel FROM jsonb_to_recordset(p_layout) AS l (channel text));
+    v_newest bigint := pymig._newest_tick(p_source, p_entity, v_channels);
+    v_ticks bigint := pymig._ticks_of('1 hour', p_source.time_type, p_source.time_unit);
+    v_week numeric := pymig._ticks_of('7 days', p_source.time_type, p_source.time_unit);
+    v_unit text := CASE WHEN p_source.time_type = 'date' THEN 'day' ELSE 'hour' END;
+    v_hours jsonb;
+    v_before bigint;
+    v_bytes numeric := (SELECT pymig._table_bytes(p_source.narrow) / nullif(t.tuples, 0) FROM pymig._narrow_tuples(p_source.narrow) AS t);
+BEGIN
+    IF v_newest IS NULL THEN
+        RETURN QUERY SELECT format('rows per %s', v_unit), 'yellow', 'none up to now', 'It has no rows, or all are of the future or without a time: look at the clock of who writes them.', NULL::jsonb;
+        RETURN;
+    END IF;
+    v_hours := (SELECT jsonb_agg(jsonb_build_object('ends', h.ends, 'rows', h.rows) ORDER BY h.hour DESC)
+                FROM pymig._count_hours(p_source, p_entity, v_channels, v_newest, p_most, p_until) AS h);
+    v_before := pymig._count_rows(p_source, p_entity, v_channels, v_newest - v_week - v_ticks + 1, v_newest - v_week, p_most);
+    RETURN QUERY
+    WITH h AS (
+        SELECT count(*) AS hours, sum(h.rows) AS rows, min(h.rows) AS fewest, max(h.rows) AS most, (v_hours -> -1 ->> 'rows')::bigint AS newest,
+            bool_or(h.rows >= p_most) AS is_cut, CASE WHEN v_unit = 'hour' THEN 24 ELSE 1 END * sum(h.rows) / count(*) AS a_day
+        FROM jsonb_to_recordset(v_hours) AS h (rows bigint)
+    )
+    SELECT format('rows per %s', v_unit), CASE WHEN h.hours < 24 OR h.is_cut THEN 'yellow' ELSE 'green' END,
+        format('%s%s in each of %s %ss up to the newest row (%s)', CASE WHEN h.is_cut THEN 'at least ' END,
+            concat_ws(' to ', to_char(nullif(h.fewest, h.most), 'FM999,999,999,990'), to_char(h.most, 'FM999,999,999,990')), CASE WHEN h.hours < 24 THEN h.hours || ' of the 24' ELSE 'the 24' END, v_unit, pymig.time_text(v_newest, p_source.time_type)),
+        CASE WHEN h.is_cut THEN format('Counting ended at %s rows of each.', to_char(p_most, 'FM999,999,999,990'))
+             WHEN h.hours < 24 THEN 'The time was up before all were counted: p_budget, --budget.' END,
+        jsonb_build_object('unit', v_unit, 'hours', v_hours)
+    FROM h
+    UNION ALL
+    SELECT 'growth', CASE WHEN g.growth > 1.5 THEN 'yellow' ELSE 'green' END,
+        format('about %s rows a day%s%s', to_char(h.a_day, 'FM999,999,999,999,990'), ', ' || pg_size_pretty(h.a_day * v_bytes) || ' of the narrow table',
+            CASE WHEN v_before = 0 THEN '; none a week before' ELSE format('; %s %% against the same %s a week before', to_char(100 * (g.growth - 1), 'FMSG999,990'), v_unit) END),
+        CASE WHEN g.growth > 1.5 THEN 'It grows fast: give disks and limits room for what comes while history moves.' END,
+        jsonb_build_object('rows_a_day', round(h.a_day), 'newest', h.newest, 'week_before', v_before)
+    FROM h CROSS JOIN LATERAL (SELECT h.newest / nullif(v_before, 0)::numeric) AS g (growth);
+END
+$$;
+COMMENT ON FUNCTION pymig._analyze_volume(pymig.source, text, jsonb, bigint, timestamptz) IS
+    'The rows of pymig.analyze about how much comes: rows of each hour of the last day, and growth against a week before.';
 
 -- sql/core/functions/_begin_finalize.sql
 CREATE OR REPLACE FUNCTION pymig._begin_finalize(p_source pymig.source, p_entity pymig.entity, p_keep interval, p_archive boolean)
@@ -511,7 +674,10 @@ BEGIN
     END IF;
     BEGIN
         EXECUTE format('SELECT %L::%s::text', p_entity, v_type) INTO v_entity;
-        EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L)', p_source.source || '_cell', v_entity)
+        -- In the order of the index where there is one: a scan ends at the first row, which for a new ship may be the last of the table.
+        EXECUTE format(CASE WHEN pymig._leads_with(p_source.narrow, p_source.entity_column)
+                            THEN 'SELECT coalesce((SELECT n.entity FROM pymig.%1$I AS n WHERE n.entity >= %2$L ORDER BY n.entity LIMIT 1) = %2$L, false)'
+                            ELSE 'SELECT EXISTS (SELECT FROM pymig.%1$I AS n WHERE n.entity = %2$L)' END, p_source.source || '_cell', v_entity)
         INTO v_exists;
     EXCEPTION WHEN data_exception THEN
         v_exists := false;
@@ -806,13 +972,18 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- About a second a chunk: short enough for vacuum (R20) and for a clean stop, long enough to drown the planning of a
+    -- A second a chunk by default: short enough for vacuum (R20) and for a clean stop, long enough to drown the planning of a
     -- 1,000-column statement. At most 64 bucket locks (R18), and at most twice the size that was just measured.
-    -- Before anything is measured: about a million narrow rows by the planner's estimate.
+    -- Before anything is measured: about a million narrow rows a second by the planner's estimate.
+    WITH target AS (
+        SELECT extract(epoch FROM coalesce(e.chunk_target, s.chunk_target)) AS seconds,
+            (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) AS buckets_a_row
+        FROM pymig.source AS s JOIN pymig.entity AS e USING (source)
+        WHERE e.source = p_source AND e.entity = p_entity
+    )
     SELECT greatest(1, least(64, CASE
-        WHEN count(*) > 0 THEN least(2 * max(c.buckets), sum(c.buckets) / nullif(sum(c.seconds), 0))
-        ELSE (SELECT 1000000 * (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) FROM pymig.entity AS e
-              WHERE e.source = p_source AND e.entity = p_entity)
+        WHEN count(*) > 0 THEN least(2 * max(c.buckets), (SELECT t.seconds FROM target AS t) * sum(c.buckets) / nullif(sum(c.seconds), 0))
+        ELSE (SELECT t.seconds * 1000000 * t.buckets_a_row FROM target AS t)
         END))::int
     FROM (
         SELECT c.last_bucket - c.first_bucket + 1 AS buckets, c.seconds
@@ -822,7 +993,7 @@ AS $$
         LIMIT 8
     ) AS c
 $$;
-COMMENT ON FUNCTION pymig._chunk_buckets(text, text) IS 'Buckets the next chunks should have to take about a second each, by the last ones.';
+COMMENT ON FUNCTION pymig._chunk_buckets(text, text) IS 'Buckets the next chunks should have to take as long as the chunk target says, by the last ones.';
 
 -- sql/core/functions/_chunk_failed.sql
 CREATE OR REPLACE FUNCTION pymig._chunk_failed(p_chunk pymig.chunk, p_sqlstate text, p_error text)
@@ -914,6 +1085,24 @@ END
 $$;
 COMMENT ON FUNCTION pymig._chunk_needs_months(pymig.source, pymig.chunk) IS
     'Makes the partitions a chunk missed; the chunk is tried again. What fails here is written to it.';
+
+-- sql/core/functions/_chunk_rows.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_rows(p_source text, p_entity text)
+RETURNS double precision
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT extract(epoch FROM coalesce(e.chunk_target, s.chunk_target)) * coalesce(
+        (SELECT sum(c.narrow_rows) / nullif(sum(c.seconds), 0)
+         FROM (SELECT c.narrow_rows, c.seconds FROM pymig.chunk AS c
+               WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done' AND c.narrow_rows > 0 ORDER BY c.chunk DESC LIMIT 8) AS c),
+        -- Before anything is measured: about so many a second.
+        1000000)
+    FROM pymig.source AS s JOIN pymig.entity AS e USING (source)
+    WHERE e.source = p_source AND e.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig._chunk_rows(text, text) IS 'Narrow rows the next chunks should have to take as long as the chunk target says, by the last ones.';
 
 -- sql/core/functions/_close_range.sql
 CREATE OR REPLACE FUNCTION pymig._close_range(p_source pymig.source, p_entity text, p_partition pymig.partition)
@@ -1385,6 +1574,71 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._compat_columns_sql(pymig.source, text) IS
     'Select list of the compat view for an entity that is read from wide: all columns of the narrow table; NULL where wide does not keep them.';
+
+-- sql/core/functions/_count_hours.sql
+CREATE OR REPLACE FUNCTION pymig._count_hours(
+    p_source pymig.source, p_entity text, p_channels text[], p_newest_tick bigint, p_most bigint, p_until timestamptz,
+    OUT hour int, OUT ends text, OUT rows bigint)
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    c_hours constant int := 24;
+    v_ticks constant numeric := pymig._ticks_of('1 hour', p_source.time_type, p_source.time_unit);
+    v_first numeric;
+BEGIN
+    -- Every fourth first, so that they are spread over the day if the time is up before all are counted.
+    FOR hour IN SELECT h.h FROM generate_series(0, c_hours - 1) AS h (h) ORDER BY h.h % 4, h.h LOOP
+        EXIT WHEN hour > 0 AND clock_timestamp() > p_until;
+        v_first := p_newest_tick - (hour + 1) * v_ticks + 1;
+        ends := pymig.time_text(p_newest_tick - hour * v_ticks, p_source.time_type);
+        rows := pymig._count_rows(p_source, p_entity, p_channels, v_first, v_first + v_ticks - 1, p_most);
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._count_hours(pymig.source, text, text[], bigint, bigint, timestamptz) IS
+    'Rows of each of the 24 hours that end with an entity''s newest row (hour 0 is the last one); of days where times are dates. Fewer, spread over the day, where the time is up before.';
+
+-- sql/core/functions/_count_rows.sql
+CREATE OR REPLACE FUNCTION pymig._count_rows(
+    p_source pymig.source, p_entity text, p_channels text[], p_first_tick numeric, p_last_tick numeric, p_most bigint)
+RETURNS bigint
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+    SET enable_seqscan = off
+AS $$
+DECLARE
+    v_narrow text := format('SELECT FROM pymig.%I AS n WHERE n.entity = %L AND %s', p_source.source || '_cell', p_entity,
+        pymig._ticks_condition(p_source, 'n.raw_time', p_first_tick, p_last_tick));
+    v_rows bigint;
+BEGIN
+    IF p_source.reads_by_key THEN
+        v_narrow := format('SELECT FROM unnest($1::%s[]) AS c (channel) CROSS JOIN LATERAL (%s AND n.channel = c.channel) AS n',
+            pymig._type_name(p_source, p_source.channel_column), v_narrow);
+    END IF;
+    EXECUTE format('SELECT count(*) FROM (%s LIMIT %s) AS r', v_narrow, p_most) INTO v_rows USING p_channels;
+    RETURN v_rows;
+END
+$$;
+COMMENT ON FUNCTION pymig._count_rows(pymig.source, text, text[], numeric, numeric, bigint) IS
+    'Narrow rows of an entity from one tick to another, counted through the index that finds them; p_most where there are as many or more. p_channels: all of the entity''s, which are looked up one by one where it is read by key.';
 
 -- sql/core/functions/_create_archive.sql
 CREATE OR REPLACE FUNCTION pymig._create_archive(p_source pymig.source)
@@ -2300,7 +2554,8 @@ $$;
 COMMENT ON FUNCTION pymig._entity(text, text) IS 'Row of an entity that has wide tables. PM004 where it has none.';
 
 -- sql/core/functions/_estimate_rows.sql
-CREATE OR REPLACE FUNCTION pymig._estimate_rows(p_source pymig.source, p_entity text)
+CREATE OR REPLACE FUNCTION pymig._estimate_rows(
+    p_source pymig.source, p_entity text, p_first_bucket bigint DEFAULT NULL, p_last_bucket bigint DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -2315,12 +2570,13 @@ AS $$
 DECLARE
     v_plan json;
 BEGIN
-    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM pymig.%I AS n WHERE n.entity = %L', p_source.source || '_cell', p_entity) INTO v_plan;
+    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM pymig.%I AS n WHERE n.entity = %L%s', p_source.source || '_cell', p_entity,
+        CASE WHEN p_first_bucket IS NOT NULL THEN ' AND ' || pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket) END) INTO v_plan;
     RETURN (v_plan -> 0 -> 'Plan' ->> 'Plan Rows')::numeric::bigint;
 END
 $$;
-COMMENT ON FUNCTION pymig._estimate_rows(pymig.source, text) IS
-    'Narrow rows of an entity by the planner''s statistics (ANALYZE the narrow table for a good one).';
+COMMENT ON FUNCTION pymig._estimate_rows(pymig.source, text, bigint, bigint) IS
+    'Narrow rows of an entity, or of a run of its buckets, by the planner''s statistics (ANALYZE the narrow table for a good one).';
 
 -- sql/core/functions/_exchange_columns.sql
 CREATE OR REPLACE FUNCTION pymig._exchange_columns(p_source pymig.source, p_entity text, p_channels text[])
@@ -2671,6 +2927,9 @@ BEGIN
     ELSIF v_failed > 0 THEN
         UPDATE pymig.entity AS e SET state = 'failed', state_changed_at = now()
         WHERE e.source = p_source AND e.entity = p_entity AND e.state = 'syncing';
+        IF FOUND THEN
+            PERFORM pymig._note('CRITICAL', p_source, p_entity, 'ship failed', format('Its backfill ended with %s chunks that failed for good; sync goes on.', v_failed));
+        END IF;
         RETURN 'failed';
     END IF;
     UPDATE pymig.entity AS e SET state = 'backfilled', backfilled_at = now(), state_changed_at = now(), last_error = NULL,
@@ -2747,6 +3006,33 @@ AS $$
     SELECT greatest(-9223372036854775808, least(p_bucket::numeric * p_source.bucket_ticks, 9223372036854775807))::bigint
 $$;
 COMMENT ON FUNCTION pymig._first_tick_of(pymig.source, bigint) IS 'First tick of a bucket.';
+
+-- sql/core/functions/_fit_chunk.sql
+CREATE OR REPLACE FUNCTION pymig._fit_chunk(p_source pymig.source, p_chunk pymig.chunk)
+RETURNS pymig.chunk
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_buckets numeric := p_chunk.last_bucket::numeric - p_chunk.first_bucket + 1;
+    v_size numeric := least(v_buckets, pymig._chunk_buckets(p_source.source, p_chunk.entity));
+    v_limit double precision := pymig._chunk_rows(p_source.source, p_chunk.entity);
+    v_rows bigint;
+BEGIN
+    -- By buckets what the last chunks took, by rows what the planner's histogram of times says: after a gap it is another density.
+    WHILE v_size > 1 LOOP
+        v_rows := pymig._estimate_rows(p_source, p_chunk.entity, p_chunk.first_bucket, (p_chunk.first_bucket + v_size - 1)::bigint);
+        EXIT WHEN v_rows <= 2 * v_limit;
+        v_size := greatest(1, floor(v_size * v_limit::numeric / v_rows));
+    END LOOP;
+    IF v_buckets <= 2 * v_size THEN
+        RETURN p_chunk;
+    END IF;
+    RETURN pymig._split_chunk(p_source, p_chunk, (p_chunk.first_bucket + v_size - 1)::bigint);
+END
+$$;
+COMMENT ON FUNCTION pymig._fit_chunk(pymig.source, pymig.chunk) IS
+    'A planned chunk that would take more than twice as long as the chunk target says, cut to what does; the rest becomes a chunk of its own. It was dealt before the last ones turned out to be slow, the target was changed, or a gap ended.';
 
 -- sql/core/functions/_fits_kind.sql
 CREATE OR REPLACE FUNCTION pymig._fits_kind(p_value text, p_kind text)
@@ -3049,10 +3335,12 @@ LANGUAGE sql
 VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT s.lost_handled <> coalesce(pg_sequence_last_value(format('pymig.%I', s.source || '_lost')::regclass), 0)
-    FROM pymig.source AS s WHERE s.source = p_source.source
+    -- Without the right PostgreSQL 15 raises an error, and 18 would say that none ever was.
+    SELECT CASE WHEN has_sequence_privilege(l.lost, 'SELECT') THEN s.lost_handled <> coalesce(pg_sequence_last_value(l.lost), 0) END
+    FROM pymig.source AS s CROSS JOIN LATERAL (SELECT format('pymig.%I', s.source || '_lost')::regclass) AS l (lost)
+    WHERE s.source = p_source.source
 $$;
-COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet?';
+COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet? NULL: the role may not know.';
 
 -- sql/core/functions/_has_older_snapshots.sql
 CREATE OR REPLACE FUNCTION pymig._has_older_snapshots(p_xid xid8)
@@ -3174,16 +3462,16 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(
-        (SELECT format('paused by %s since %s', p.paused_by, date_trunc('second', p.paused_at))
+        (SELECT format('%s by %s since %s%s', CASE WHEN p.is_cancelled THEN 'cancelled' ELSE 'paused' END, p.paused_by, date_trunc('second', p.paused_at), ': ' || p.paused_for)
          FROM (
-             SELECT e.paused_at, e.paused_by FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity
+             SELECT e.paused_at, e.paused_by, e.paused_for, e.is_cancelled FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity
              UNION ALL
-             SELECT s.paused_at, s.paused_by FROM pymig.source AS s WHERE s.source = p_source) AS p
+             SELECT s.paused_at, s.paused_by, s.paused_for, s.is_cancelled FROM pymig.source AS s WHERE s.source = p_source) AS p
          WHERE p.paused_at IS NOT NULL
-         ORDER BY p.paused_at LIMIT 1),
+         ORDER BY p.is_cancelled DESC, p.paused_at LIMIT 1),
         'throttled: ' || pymig._throttled())
 $$;
-COMMENT ON FUNCTION pymig._held_up(text, text) IS 'Why the history of an entity is not moved and not verified just now; NULL: it is.';
+COMMENT ON FUNCTION pymig._held_up(text, text) IS 'Why the history of an entity is not moved and not verified just now: paused, cancelled or throttled; NULL: it is.';
 
 -- sql/core/functions/_hold_cut_over.sql
 CREATE OR REPLACE FUNCTION pymig._hold_cut_over(p_source text, p_entity text, p_is_held boolean)
@@ -3307,6 +3595,18 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_backfilled(text) IS 'Does an entity of this state have all of its history in the wide table?';
 
+-- sql/core/functions/_is_cancelled.sql
+CREATE OR REPLACE FUNCTION pymig._is_cancelled(p_source text, p_entity text)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = p_source AND e.entity = p_entity AND e.is_cancelled)
+        OR EXISTS (SELECT FROM pymig.source AS s WHERE s.source = p_source AND s.is_cancelled)
+$$;
+COMMENT ON FUNCTION pymig._is_cancelled(text, text) IS 'Whether the work on the history of an entity was cancelled, alone or with its source.';
+
 -- sql/core/functions/_is_hypertable.sql
 CREATE OR REPLACE FUNCTION pymig._is_hypertable(p_narrow regclass)
 RETURNS boolean
@@ -3372,9 +3672,10 @@ LANGUAGE sql
 VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(pg_sequence_last_value(format('pymig.%I', p_source || '_paused')::regclass), 0) >= extract(epoch FROM clock_timestamp())
+    SELECT CASE WHEN has_sequence_privilege(p.until, 'SELECT') THEN coalesce(pg_sequence_last_value(p.until), 0) >= extract(epoch FROM clock_timestamp()) END
+    FROM (SELECT format('pymig.%I', p_source || '_paused')::regclass) AS p (until)
 $$;
-COMMENT ON FUNCTION pymig._is_paused(text) IS 'Do the triggers of a source leave all keys to the worker for the moment, although entities of it are direct?';
+COMMENT ON FUNCTION pymig._is_paused(text) IS 'Do the triggers of a source leave all keys to the worker for the moment, although entities of it are direct? NULL: the role may not know.';
 
 -- sql/core/functions/_is_worn.sql
 CREATE OR REPLACE FUNCTION pymig._is_worn(p_source pymig.source, p_table text, p_has_lost boolean)
@@ -3391,6 +3692,62 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_worn(pymig.source, text, boolean) IS
     'Is this pending table larger than rotate_above (where keys were lost: than nothing), or not in the tablespace it should be in?';
+
+-- sql/core/functions/_judge_finding.sql
+CREATE OR REPLACE FUNCTION pymig._judge_finding(
+    p_finding text, p_column_type text, p_kind text, OUT item text, OUT reason text, OUT advice text)
+RETURNS record
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT j.item, CASE WHEN j.is_reason THEN p_finding END, j.advice
+    FROM (VALUES
+        ('unknown_format', 'unknown format', true, 'Correct the rows, or register the source with a wider map of formats: they would go to quarantine.'),
+        ('other_column', 'value in another column', true, 'Correct the rows: their format names a column that is empty, so they would go to quarantine.'),
+        ('several_values', 'several values', true, 'Correct the rows: no format says which of their values counts, so they would go to quarantine.'),
+        ('no_time', 'no time', true, 'Correct or delete the rows: they would go to quarantine.'),
+        ('no_channel', 'no channel', true, 'Correct or delete the rows: they would go to quarantine.'),
+        ('type_mismatch', CASE WHEN p_kind = 'int8' AND p_column_type = 'float8' THEN 'number out of range' ELSE 'type mismatch' END, true,
+         CASE WHEN p_kind = 'int8' AND p_column_type = 'float8' THEN 'Beyond 2^53 a double can''t hold every integer' ELSE format('%s does not fit a column of type %s', p_kind, p_column_type) END
+         || ': they would go to quarantine. Columns of type text take everything, and CALL pymig.set_type_drift(''promote'') widens a column by itself.'),
+        ('duplicate', 'duplicates', false, 'Of rows with the same channel and time one counts: the one with the highest tie-break. Delete the others, if they are not to be kept in the narrow table alone.'),
+        ('no_value', 'NULL values', false, 'Their cells are NULL, as where there is no row at all: who has to tell these apart reads the narrow table.'),
+        ('long_text', 'long text', false, 'Over 2,000 bytes: kept outside the wide row, so slower to read, and too long for an index (2,704 bytes).'),
+        ('type_drift', 'type drift', false, 'Columns of type text take them. As native columns these channels would get rows in quarantine, or be promoted (set_type_drift).')
+    ) AS j (finding, item, is_reason, advice)
+    WHERE j.finding = p_finding
+$$;
+COMMENT ON FUNCTION pymig._judge_finding(text, text, text) IS
+    'A finding of _look_at_buckets in words: its name, the reason of quarantine it would have (NULL: it would not go there), what to do.';
+
+-- sql/core/functions/_keep_alert_state.sql
+CREATE OR REPLACE FUNCTION pymig._keep_alert_state(p_alert text, p_over jsonb)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r_over record;
+BEGIN
+    INSERT INTO pymig.alert_state AS s (alert, source, entity, value)
+    SELECT p_alert, o.source, o.entity, o.value FROM jsonb_to_recordset(p_over) AS o (source text, entity text, value double precision)
+    ON CONFLICT (alert, source, entity) DO UPDATE SET value = excluded.value;
+    FOR r_over IN
+        DELETE FROM pymig.alert_state AS s
+        WHERE s.alert = p_alert AND NOT EXISTS (
+            SELECT FROM jsonb_to_recordset(p_over) AS o (source text, entity text)
+            WHERE o.source IS NOT DISTINCT FROM s.source AND o.entity IS NOT DISTINCT FROM s.entity)
+        RETURNING s.source, s.entity, s.told_value
+    LOOP
+        IF r_over.told_value IS NOT NULL THEN
+            PERFORM pymig._note('INFO', r_over.source, r_over.entity, p_alert || ' is over', 'It is not above the limit any more.');
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pymig._keep_alert_state(text, jsonb) IS
+    'Brings pymig.alert_state of one rule up to date with what is over its limit now (objects with source, entity, value); what was told and is over is noted.';
 
 -- sql/core/functions/_keep_bucket.sql
 CREATE OR REPLACE FUNCTION pymig._keep_bucket(p_source pymig.source, p_entity pymig.entity)
@@ -3453,6 +3810,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._kind_sql() IS
     'SQL expression over a row c with column_type and kind of a channel, and a text value: the native type to give the value back in.';
+
+-- sql/core/functions/_known_entity.sql
+CREATE OR REPLACE FUNCTION pymig._known_entity(p_source pymig.source, p_entity text)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_entity text := pymig._canonical_entity(p_source, p_entity);
+BEGIN
+    INSERT INTO pymig.entity (source, entity) VALUES (p_source.source, v_entity) ON CONFLICT DO NOTHING;
+    RETURN v_entity;
+END
+$$;
+COMMENT ON FUNCTION pymig._known_entity(pymig.source, text) IS
+    'Canonical name of an entity that is to be given a setting; one that nobody asked for yet becomes known. PM002 for one without rows.';
 
 -- sql/core/functions/_lag_by_entity.sql
 CREATE OR REPLACE FUNCTION pymig._lag_by_entity(
@@ -3746,6 +4119,102 @@ END
 $$;
 COMMENT ON FUNCTION pymig._lock_rows(pymig.source, text, text[]) IS
     'Until the end of the transaction nobody else writes these wide rows through the views that end in _rw. Ingest takes no such lock: it has the narrow rows''.';
+
+-- sql/core/functions/_look_at_bucket.sql
+CREATE OR REPLACE FUNCTION pymig._look_at_bucket(
+    p_source pymig.source, p_entity text, p_layout jsonb, p_bucket bigint, p_share double precision, p_most bigint,
+    OUT finding text, OUT column_type text, OUT kind text, OUT rows bigint, OUT channels text[], OUT formats text[])
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+    SET enable_seqscan = off
+AS $$
+DECLARE
+    v_condition text := pymig._slice_condition(p_source, p_bucket, p_share);
+    v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_bucket, p_bucket);
+    v_columns text[] := array_remove(pymig._fault_columns(), 'narrow_row');
+    v_cells text := pymig._cells_sql(p_source, p_entity, v_condition, p_source.reads_by_key, pymig._fault_columns(), v_leaves);
+    v_narrow text := format('pymig.%I AS n WHERE n.entity = %L AND %s', p_source.source || '_cell', p_entity, v_condition);
+BEGIN
+    IF p_source.reads_by_key THEN
+        v_narrow := format('(%s) AS c CROSS JOIN LATERAL (SELECT FROM %s AND n.channel = c.channel) AS n',
+            pymig._channel_list_sql(p_source, p_entity, v_leaves), v_narrow);
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'WITH layout AS MATERIALIZED (SELECT l.* FROM jsonb_to_recordset($1) AS l (channel text, column_type text, kind text)),
+         cell AS MATERIALIZED (
+             SELECT c.channel, coalesce(c.column_type, l.column_type) AS column_type, l.kind AS channel_kind, c.%1$s,
+                 CASE WHEN c.fault = ''unknown_format'' THEN coalesce(c.narrow_row ->> %2$L, ''NULL'') END AS format
+             FROM (%3$s) AS c LEFT JOIN layout AS l ON l.channel = c.channel
+             LIMIT %4$s),
+         found AS (
+             SELECT f.reason AS finding, CASE WHEN f.reason = ''type_mismatch'' THEN f.column_type END AS column_type,
+                 CASE WHEN f.reason = ''type_mismatch'' THEN f.kind END AS kind, f.channel, f.format FROM (%5$s) AS f
+             UNION ALL
+             SELECT ''no_value'', NULL, NULL, x.channel, NULL FROM cell AS x WHERE x.fault IS NULL AND x.as_text IS NULL
+             UNION ALL
+             SELECT ''long_text'', NULL, NULL, x.channel, NULL FROM cell AS x WHERE x.fault IS NULL AND octet_length(x.as_text) > 2000
+             UNION ALL
+             SELECT ''type_drift'', NULL, NULL, x.channel, NULL FROM cell AS x
+             WHERE x.fault IS NULL AND x.column_type = ''text'' AND x.as_text IS NOT NULL AND x.channel_kind IS NOT NULL
+               AND pymig._native_type(ARRAY(SELECT DISTINCT k.k FROM unnest(ARRAY[x.channel_kind, x.kind]) AS k (k)), ''native'') <> x.channel_kind)
+         SELECT f.finding, f.column_type, f.kind, count(*),
+             (array_agg(DISTINCT f.channel ORDER BY f.channel) FILTER (WHERE f.channel IS NOT NULL))[1:100],
+             (array_agg(DISTINCT f.format) FILTER (WHERE f.format IS NOT NULL))[1:10]
+         FROM found AS f GROUP BY f.finding, f.column_type, f.kind
+         UNION ALL
+         SELECT ''rows'', NULL, NULL, count(*), NULL, NULL FROM cell
+         UNION ALL
+         SELECT ''duplicate'', NULL, NULL, n.rows - c.rows, NULL, NULL
+         FROM (SELECT count(*) AS rows FROM (SELECT FROM %6$s LIMIT %4$s) AS n) AS n
+         CROSS JOIN (SELECT count(*) AS rows FROM cell) AS c
+         WHERE %7$L AND n.rows < %4$s AND n.rows > c.rows',
+        array_to_string(v_columns, ', c.'), p_source.format_column, v_cells, p_most, pymig._faults_sql('SELECT x.* FROM cell AS x'), v_narrow,
+        (SELECT w.distinct_on <> '' FROM pymig._winner_sql(p_source, 'n.time') AS w))
+    USING p_layout;
+END
+$$;
+COMMENT ON FUNCTION pymig._look_at_bucket(pymig.source, text, jsonb, bigint, double precision, bigint) IS
+    'What migrate would find in a share of a bucket''s time, by its own view, winners and faults: rows of each reason of quarantine, and no_value, long_text, type_drift, duplicate (rows that another one hides); rows: those that decide a cell. p_layout: channel, column_type and kind of each channel as planned; p_most: rows at most.';
+
+-- sql/core/functions/_look_at_buckets.sql
+CREATE OR REPLACE FUNCTION pymig._look_at_buckets(
+    p_source pymig.source, p_entity text, p_layout jsonb, p_buckets bigint[], p_share double precision, p_most bigint, p_until timestamptz,
+    OUT bucket bigint, OUT finding text, OUT column_type text, OUT kind text, OUT rows bigint, OUT channels text[], OUT formats text[])
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+BEGIN
+    -- The newest one always, the others in any order: where the time is up before all are done, it is not always the old ones that are left out.
+    FOR bucket IN SELECT b.b FROM unnest(p_buckets) AS b (b) ORDER BY b.b <> (SELECT max(m.m) FROM unnest(p_buckets) AS m (m)), random() LOOP
+        RETURN QUERY SELECT bucket, l.* FROM pymig._look_at_bucket(p_source, p_entity, p_layout, bucket, p_share, p_most) AS l;
+        EXIT WHEN clock_timestamp() > p_until;
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = p_source.narrow AND a.attname = p_source.time_column AND NOT a.attnotnull) THEN
+        RETURN QUERY EXECUTE format(
+            'SELECT NULL::bigint, ''no_time'', NULL, NULL, count(*), (array_agg(DISTINCT n.channel) FILTER (WHERE n.channel IS NOT NULL))[1:100], NULL::text[]
+             FROM (SELECT n.channel::text AS channel FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time IS NULL LIMIT %s) AS n
+             HAVING count(*) > 0', p_source.source || '_cell', p_entity, p_most);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._look_at_buckets(pymig.source, text, jsonb, bigint[], double precision, bigint, timestamptz) IS
+    '_look_at_bucket for some buckets, until the time is up, and the rows that have no time and so no bucket (p_most of them at most).';
 
 -- sql/core/functions/_loose_scan_sql.sql
 CREATE OR REPLACE FUNCTION pymig._loose_scan_sql(p_source pymig.source, p_column text, p_condition text)
@@ -4121,6 +4590,37 @@ $$;
 COMMENT ON FUNCTION pymig._native_type(text[], text) IS
     'Column type for the kinds of value a channel has: text by choice, or where nothing narrower holds all of them.';
 
+-- sql/core/functions/_newest_tick.sql
+CREATE OR REPLACE FUNCTION pymig._newest_tick(p_source pymig.source, p_entity text, p_channels text[])
+RETURNS bigint
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+    SET enable_seqscan = off
+AS $$
+DECLARE
+    v_newest text := format('SELECT max(n.raw_time) AS time FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time <= %L::%s',
+        p_source.source || '_cell', p_entity, pymig.time_text(floor(pymig._now_tick(p_source)), p_source.time_type), p_source.time_type);
+    v_tick bigint;
+BEGIN
+    IF p_source.reads_by_key THEN
+        v_newest := format('SELECT max(x.time) AS time FROM unnest($1::%s[]) AS c (channel) CROSS JOIN LATERAL (%s AND n.channel = c.channel) AS x',
+            pymig._type_name(p_source, p_source.channel_column), v_newest);
+    END IF;
+    EXECUTE format('SELECT nullif(pymig.tick_of(b.time), -9223372036854775808) FROM (%s) AS b', v_newest) INTO v_tick USING p_channels;
+    RETURN v_tick;
+END
+$$;
+COMMENT ON FUNCTION pymig._newest_tick(pymig.source, text, text[]) IS
+    'Tick of an entity''s newest narrow row up to now: rows of the future don''t count. NULL: none. p_channels: as in _count_rows.';
+
 -- sql/core/functions/_next_bucket.sql
 CREATE OR REPLACE FUNCTION pymig._next_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
 RETURNS bigint
@@ -4421,6 +4921,26 @@ $$;
 COMMENT ON FUNCTION pymig._notice_lost(pymig.source) IS
     'Where a trigger could not record keys: takes the state verified from the entities of the source at once, and sends all of them to repair as soon as every transaction that ran then has ended. First in its transaction, at READ COMMITTED.';
 
+-- sql/core/functions/_now_tick.sql
+CREATE OR REPLACE FUNCTION pymig._now_tick(p_source pymig.source)
+RETURNS numeric
+LANGUAGE sql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+    SELECT CASE p_source.time_type
+        WHEN 'bigint' THEN extract(epoch FROM now()) * CASE p_source.time_unit WHEN 's' THEN 1 WHEN 'ms' THEN 1000 ELSE 1000000 END
+        WHEN 'date' THEN pymig.tick_of(now()::date) ELSE pymig.tick_of(now()) END
+$$;
+COMMENT ON FUNCTION pymig._now_tick(pymig.source) IS 'Now, in ticks of a source''s time type.';
+
 -- sql/core/functions/_part_faults.sql
 CREATE OR REPLACE FUNCTION pymig._part_faults(p_source pymig.source, p_entity text)
 RETURNS text
@@ -4639,6 +5159,54 @@ $$;
 COMMENT ON FUNCTION pymig._pending_by_entity(text) IS
     'Pending keys of a source by entity: how many, since when, most attempts. Looks at 5,000 rows of each stage at most: with more, keys is a lower bound, and NULL for who is not among them.';
 
+-- sql/core/functions/_pick_buckets.sql
+CREATE OR REPLACE FUNCTION pymig._pick_buckets(
+    p_source pymig.source, p_entity text, p_newest bigint, p_most int, OUT buckets bigint[], OUT is_all boolean)
+RETURNS record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_bounds record;
+    v_next bigint;
+    v_first bigint;
+    v_span numeric;
+BEGIN
+    v_bounds := pymig._discover_bounds(p_source, p_entity);
+    v_next := v_bounds.first_bucket;
+    buckets := '{}';
+    WHILE v_next IS NOT NULL AND cardinality(buckets) < p_most LOOP
+        buckets := buckets || v_next;
+        v_first := coalesce(v_first, nullif(v_next, -9223372036854775808));
+        v_next := CASE WHEN v_next < v_bounds.last_bucket THEN pymig._next_narrow_bucket(p_source, p_entity, v_next + 1) END;
+    END LOOP;
+    is_all := v_next IS NULL;
+    IF NOT is_all THEN
+        v_span := greatest(p_newest::numeric - v_first + 1, 1);
+        buckets := ARRAY(
+            SELECT DISTINCT pymig._next_narrow_bucket(p_source, p_entity, w.bucket)
+            FROM (
+                -- What lies in the future is looked at, too.
+                SELECT v_bounds.last_bucket WHERE v_bounds.last_bucket > p_newest
+                UNION ALL
+                SELECT p_newest - i.i FROM generate_series(0, p_most / 2 - 1) AS i (i)
+                UNION ALL
+                SELECT (v_first + floor(random()::numeric * v_span))::bigint FROM generate_series(1, p_most - p_most / 2)
+            ) AS w (bucket)
+            WHERE w.bucket IS NOT NULL);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._pick_buckets(pymig.source, text, bigint, int) IS
+    'The buckets of an entity that are looked at: all that have rows where these are no more than p_most (is_all), else half of them the newest (p_newest: that of the newest row up to now) and half at random; one more where the last one is of the future.';
+
 -- sql/core/functions/_plan_entity.sql
 CREATE OR REPLACE FUNCTION pymig._plan_entity(
     p_source pymig.source, p_entity text, p_column_types text, p_strategy text, p_allow_scan boolean)
@@ -4677,6 +5245,50 @@ $$;
 COMMENT ON FUNCTION pymig._plan_entity(pymig.source, text, text, text, boolean) IS
     'First step of start_sync: the entity''s row. From its commit on the worker parks the entity''s keys instead of discarding them (R27).';
 
+-- sql/core/functions/_precheck_access.sql
+CREATE OR REPLACE FUNCTION pymig._precheck_access(p_source pymig.source, OUT item text, OUT level text, OUT value text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'privileges', CASE WHEN f.fault IS NULL THEN 'green' ELSE 'red' END, coalesce(f.fault, format('role %s has those for pymig''s own tables and for temporary ones', current_user)), f.advice
+    FROM (VALUES (1)) AS one
+    LEFT JOIN (
+        SELECT u.fault, u.advice FROM pymig._unreadable(p_source) AS u WHERE u.fault IS NOT NULL
+        UNION ALL
+        SELECT format('Role %s may not write pymig''s tables.', current_user), 'Migrate as the role that installed pymig, or as a member of it.'
+        WHERE NOT (has_table_privilege('pymig.entity', 'INSERT') AND has_table_privilege('pymig.entity', 'UPDATE') AND has_table_privilege('pymig.entity', 'DELETE'))
+        UNION ALL
+        SELECT format('Role %s may not make temporary tables.', current_user), format('GRANT TEMPORARY ON DATABASE %I TO %I.', current_database(), current_user)
+        WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
+    ) AS f ON true
+    UNION ALL
+    SELECT 'indexes', CASE WHEN i.reads_by_key AND v.invalid IS NULL THEN 'green' ELSE 'yellow' END,
+        format('read %s, %s; %s', CASE WHEN i.reads_by_key THEN 'channel by channel' WHEN i.reads_by_time THEN 'by time' ELSE 'by no index' END,
+            CASE WHEN i.is_unique THEN 'duplicates are ruled out' ELSE 'duplicates can be' END, pg_size_pretty(v.bytes)) || coalesce('; invalid: ' || v.invalid, ''),
+        CASE WHEN v.invalid IS NOT NULL THEN 'Drop what is invalid, or REINDEX INDEX CONCURRENTLY: each INSERT writes it and no query reads it.'
+             WHEN NOT i.reads_by_key THEN format('An index on (%I, %I, %I) finds ships and channels in milliseconds instead of by a scan.',
+                 p_source.entity_column, p_source.channel_column, p_source.time_column) END
+    FROM pymig._index_paths(p_source.narrow, p_source.entity_column, p_source.channel_column, p_source.time_column) AS i
+    CROSS JOIN (
+        SELECT string_agg(x.indexrelid::regclass::text, ', ' ORDER BY x.indexrelid::regclass::text) FILTER (WHERE NOT x.indisvalid), coalesce(sum(pg_relation_size(x.indexrelid)), 0)
+        FROM pg_index AS x
+        WHERE x.indrelid = p_source.narrow OR x.indrelid IN (SELECT t.relation FROM pymig._partition_tree(p_source) AS t)
+    ) AS v (invalid, bytes)
+    UNION ALL
+    SELECT 'partitions', CASE WHEN t.leaves > 1000 OR t.odd > 0 THEN 'yellow' ELSE 'green' END,
+        CASE WHEN t.leaves = 0 THEN 'not partitioned' ELSE format('%s%s', t.leaves, CASE WHEN t.odd > 0 THEN format(', %s of them not by ranges of time alone', t.odd) END) END,
+        CASE WHEN t.odd > 0 THEN 'When one of those goes, every bucket is looked at: it has no range of time to go by.'
+             WHEN t.leaves > 1000 THEN 'Each is armed by a lock of its own, and statements without a time take long to plan: merge or drop old ones.' END
+    FROM (
+        SELECT count(*), count(*) FILTER (WHERE NOT p.by_time AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT')
+        FROM pymig._partition_tree(p_source) AS p JOIN pg_class AS c ON c.oid = p.relation WHERE p.is_leaf
+    ) AS t (leaves, odd)
+$$;
+COMMENT ON FUNCTION pymig._precheck_access(pymig.source) IS
+    'The rows of pymig.precheck about how a narrow table is reached: privileges, indexes, partitions.';
+
 -- sql/core/functions/_precheck_backups.sql
 CREATE OR REPLACE FUNCTION pymig._precheck_backups(OUT item text, OUT level text, OUT value text, OUT advice text)
 RETURNS SETOF record
@@ -4707,6 +5319,39 @@ AS $$
     FROM pymig._restore_point_fault() AS f (fault)
 $$;
 COMMENT ON FUNCTION pymig._precheck_backups() IS 'The rows of pymig.precheck about recovery: archiving, base backup, restore point.';
+
+-- sql/core/functions/_precheck_replication.sql
+CREATE OR REPLACE FUNCTION pymig._precheck_replication(OUT item text, OUT level text, OUT value text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH wal AS (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn)
+    SELECT 'replication', CASE WHEN s.standbys > 0 AND NOT s.sees_all OR s.behind > s.most OR s.waits THEN 'yellow' ELSE 'green' END,
+        CASE WHEN s.standbys = 0 THEN 'nobody follows' ELSE format('%s standbys or subscribers, %s', s.standbys,
+                CASE WHEN NOT s.sees_all THEN 'how far behind is not visible' WHEN s.behind IS NULL THEN 'none says how far behind' ELSE format('up to %s behind', pg_size_pretty(s.behind)) END) END
+            || CASE WHEN s.waits THEN '; commits wait for a standby' ELSE '' END,
+        CASE WHEN s.standbys > 0 AND NOT s.sees_all THEN format('GRANT pg_read_all_stats TO %I, or look as a member of pg_monitor.', current_user)
+             WHEN s.behind > s.most THEN 'Let it catch up first: a migration waits while a standby is that far behind (pymig throttle).'
+             WHEN s.waits THEN 'Chunks and sync don''t wait for it, DDL does: a standby that hangs holds up new channels and cutovers.' END
+    FROM (
+        SELECT count(r.pid) AS standbys, max(pg_wal_lsn_diff(w.lsn, coalesce(r.replay_lsn, r.flush_lsn))) AS behind, 256 * 1024 ^ 2 AS most, pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all,
+            current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') NOT IN ('off', 'local') AS waits
+        FROM wal AS w LEFT JOIN pg_stat_replication AS r ON true
+    ) AS s
+    UNION ALL
+    SELECT 'replication slots', CASE WHEN count(*) = 0 THEN 'green' WHEN current_setting('max_slot_wal_keep_size') = '-1' THEN 'red' ELSE 'yellow' END,
+        coalesce('unused: ' || string_agg(s.slot_name, ', ' ORDER BY s.slot_name), 'none that is unused'),
+        CASE WHEN count(*) > 0 THEN 'Nobody reads them, so they keep all WAL that a migration writes: drop them, or set max_slot_wal_keep_size.' END
+    FROM pg_replication_slots AS s WHERE NOT s.active
+    UNION ALL
+    SELECT 'WAL kept by slots', CASE WHEN s.bytes > 1024 ^ 3 THEN 'yellow' ELSE 'green' END, pg_size_pretty(s.bytes),
+        CASE WHEN s.bytes > 1024 ^ 3 THEN 'Who reads them is behind already: a migration would put it further behind, and the disk gets fuller.' END
+    FROM (SELECT max(pg_wal_lsn_diff(w.lsn, s.restart_lsn)) FROM wal AS w CROSS JOIN pg_replication_slots AS s WHERE s.active) AS s (bytes)
+    WHERE s.bytes IS NOT NULL
+$$;
+COMMENT ON FUNCTION pymig._precheck_replication() IS 'The rows of pymig.precheck about who follows the WAL, and replication slots.';
 
 -- sql/core/functions/_precheck_server.sql
 CREATE OR REPLACE FUNCTION pymig._precheck_server(
@@ -4741,21 +5386,56 @@ AS $$
     FROM pg_prepared_xacts AS p
     WHERE p.database = current_database() AND p.prepared < now() - interval '5 minutes'
     UNION ALL
-    SELECT 'replication slots', CASE WHEN count(*) = 0 THEN 'green' WHEN current_setting('max_slot_wal_keep_size') = '-1' THEN 'red' ELSE 'yellow' END,
-        coalesce('unused: ' || string_agg(s.slot_name, ', ' ORDER BY s.slot_name), 'none that is unused'),
-        CASE WHEN count(*) > 0 THEN 'Nobody reads them, so they keep all WAL that a migration writes: drop them, or set max_slot_wal_keep_size.' END
-    FROM pg_replication_slots AS s WHERE NOT s.active
-    UNION ALL
-    SELECT 'autovacuum', CASE WHEN v.setting = 'on' THEN 'green' ELSE 'yellow' END, v.setting,
-        CASE WHEN v.setting = 'off' THEN 'Turn it on: pending keys and rewritten wide rows leave dead ones behind.' END
-    FROM current_setting('autovacuum') AS v (setting)
-    UNION ALL
-    SELECT 'max_wal_size', CASE WHEN m.bytes < 4 * 1024 ^ 3 THEN 'yellow' ELSE 'green' END, pg_size_pretty(m.bytes),
-        CASE WHEN m.bytes < 4 * 1024 ^ 3 THEN '4 GB or more: after each checkpoint pages are written to the WAL whole again.' END
-    FROM (SELECT pg_size_bytes(current_setting('max_wal_size'))) AS m (bytes)
+    SELECT 'extensions', 'green', string_agg(format('%s %s', w.name, CASE WHEN e.installed_version IS NOT NULL THEN 'is installed' WHEN e.name IS NOT NULL THEN 'can be created' ELSE 'is not there' END)
+            || format(' (%s)', w.use), ', ' ORDER BY w.ord), NULL
+    FROM (VALUES (1, 'tablefunc', 'strategy crosstab'), (2, 'pg_cron', 'workers without a service')) AS w (ord, name, use)
+    LEFT JOIN pg_available_extensions AS e ON e.name = w.name
 $$;
 COMMENT ON FUNCTION pymig._precheck_server(pymig.source, bigint) IS
-    'The rows of pymig.precheck about the server: disk, transactions and slots that hold things up, settings.';
+    'The rows of pymig.precheck about the server: version, disk, transactions that hold things up, extensions.';
+
+-- sql/core/functions/_precheck_settings.sql
+CREATE OR REPLACE FUNCTION pymig._precheck_settings(OUT item text, OUT level text, OUT value text, OUT advice text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT s.item, CASE WHEN s.advice IS NULL THEN 'green' ELSE 'yellow' END, s.value, s.advice
+    FROM (
+        SELECT 'autovacuum' AS item, current_setting('autovacuum') AS value,
+            CASE WHEN current_setting('autovacuum') = 'off' THEN 'Turn it on: pending keys and rewritten wide rows leave dead ones behind.' END AS advice
+        UNION ALL
+        SELECT 'max_wal_size', pg_size_pretty(b.bytes),
+            CASE WHEN b.bytes < 4 * 1024 ^ 3 THEN '4 GB or more: after each checkpoint pages are written to the WAL whole again.' END
+        FROM (SELECT pg_size_bytes(current_setting('max_wal_size'))) AS b (bytes)
+        UNION ALL
+        SELECT 'shared_buffers', pg_size_pretty(b.bytes),
+            CASE WHEN b.bytes < 1024 ^ 3 THEN 'About a quarter of the memory (a restart): the pages a chunk has read and written are still there for ingest, the next chunk and verify.' END
+        FROM (SELECT pg_size_bytes(current_setting('shared_buffers'))) AS b (bytes)
+        UNION ALL
+        SELECT 'work_mem', pg_size_pretty(b.bytes) || '; recomputing sets its own, for its statements alone',
+            CASE WHEN b.bytes < 4 * 1024 ^ 2 THEN '4 MB or more: the keys of a large statement of ingest stay in memory and out of temporary files.' END
+        FROM (SELECT pg_size_bytes(current_setting('work_mem'))) AS b (bytes)
+        UNION ALL
+        SELECT 'maintenance_work_mem', pg_size_pretty(b.bytes),
+            CASE WHEN b.bytes < 256 * 1024 ^ 2 THEN '256 MB or more: indexes on wide tables (pymig tune) are sorted in memory, and VACUUM passes over indexes less often. SET it in that session is enough.' END
+        FROM (SELECT pg_size_bytes(current_setting('maintenance_work_mem'))) AS b (bytes)
+        UNION ALL
+        SELECT 'random_page_cost', r.cost::text,
+            CASE WHEN r.cost >= 4 THEN '1.1 on SSDs: readers'' queries take an index where now a scan looks cheaper. Recomputing rules scans out by itself.' END
+        FROM (SELECT current_setting('random_page_cost')::numeric) AS r (cost)
+        UNION ALL
+        SELECT 'temp_file_limit', t.setting, CASE WHEN t.setting <> '-1' THEN 'A statement of ingest whose keys need more than that fails once there are triggers: raise it for who ingests.' END
+        FROM current_setting('temp_file_limit') AS t (setting)
+        UNION ALL
+        SELECT 'timeouts', coalesce(string_agg(format('%s = %s', t.name, current_setting(t.name)), ', ' ORDER BY t.name), 'none'),
+            CASE WHEN count(*) > 0 THEN format('A migration runs for longer than that in one command: ALTER ROLE %I SET … = 0.', current_user) END
+        FROM (VALUES ('statement_timeout'), ('idle_in_transaction_session_timeout'), ('transaction_timeout')) AS t (name)
+        WHERE coalesce(current_setting(t.name, true), '0') <> '0'
+    ) AS s
+$$;
+COMMENT ON FUNCTION pymig._precheck_settings() IS 'The rows of pymig.precheck about settings, with what another value would gain. None is changed by pymig.';
 
 -- sql/core/functions/_precheck_source.sql
 CREATE OR REPLACE FUNCTION pymig._precheck_source(p_source pymig.source, OUT item text, OUT level text, OUT value text, OUT advice text)
@@ -5084,6 +5764,31 @@ END
 $$;
 COMMENT ON FUNCTION pymig._queue_repairs(pymig.source) IS
     'Goes on queueing every bucket, with rows on the narrow or the wide side, of the entities that are to be repaired.';
+
+-- sql/core/functions/_raise_alerts.sql
+CREATE OR REPLACE FUNCTION pymig._raise_alerts()
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_told bigint := 0;
+    r_due record;
+BEGIN
+    FOR r_due IN
+        UPDATE pymig.alert_state AS s SET told_value = s.value FROM pymig.alert AS a
+        WHERE a.alert = s.alert AND s.over_since <= clock_timestamp() - a.lasting AND (s.told_value IS NULL OR s.told_value > 0 AND s.value >= 2 * s.told_value)
+        RETURNING a.*, s.source, s.entity, s.value, s.over_since
+    LOOP
+        v_told := v_told + 1;
+        PERFORM pymig._note(r_due.level, r_due.source, r_due.entity, r_due.alert, format('%s %s, limit %s, since %s. %s',
+            trim_scale(round(r_due.value::numeric, 1)), r_due.unit, r_due.max_value, date_trunc('second', r_due.over_since), r_due.what_to_do));
+    END LOOP;
+    RETURN v_told;
+END
+$$;
+COMMENT ON FUNCTION pymig._raise_alerts() IS
+    'Writes an event for what has been over its limit for long enough and was not told yet, or has doubled since: so one hears again of what grows, and only once of what stays. Returns how many.';
 
 -- sql/core/functions/_read_both.sql
 CREATE OR REPLACE FUNCTION pymig._read_both(
@@ -5563,6 +6268,22 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._require_no_closed_range(text, text) IS 'PM024 where dropping the wide table of an entity would destroy the only copy of its rows.';
+
+-- sql/core/functions/_require_not_cancelled.sql
+CREATE OR REPLACE FUNCTION pymig._require_not_cancelled(p_source text, p_entity text)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pymig._is_cancelled(p_source, p_entity) THEN
+        RAISE EXCEPTION 'the work on % was %', quote_literal(p_entity), pymig._held_up(p_source, p_entity)
+            USING ERRCODE = 'PM064', HINT = format('What is done stays. CALL pymig.resume(%L) takes that back; then the same command goes on where it stopped.', p_entity);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pymig._require_not_cancelled(text, text) IS 'PM064 where somebody cancelled the work on the history of an entity.';
 
 -- sql/core/functions/_require_read_committed.sql
 CREATE OR REPLACE FUNCTION pymig._require_read_committed()
@@ -6093,37 +6814,40 @@ COMMENT ON FUNCTION pymig._serve_partition(pymig.source, interval) IS
     'The next step for the next partition, in a transaction of its own: arm a new one; queue what wide has in its range, then what it has itself; take the triggers from one that is gone. false: nothing is due.';
 
 -- sql/core/functions/_set_paused.sql
-CREATE OR REPLACE FUNCTION pymig._set_paused(p_entity text, p_source text, p_is_paused boolean)
+CREATE OR REPLACE FUNCTION pymig._set_paused(
+    p_entity text, p_source text, p_is_paused boolean, p_reason text DEFAULT NULL, p_is_cancelled boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_source pymig.source := pymig._source(p_source);
-    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._canonical_entity(v_source, p_entity) END;
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._known_entity(v_source, p_entity) END;
     v_is_changed boolean := false;
 BEGIN
     IF v_entity IS NULL THEN
-        UPDATE pymig.source AS s SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END
-        WHERE s.source = v_source.source AND (s.paused_at IS NOT NULL) <> p_is_paused;
+        UPDATE pymig.source AS s SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END,
+            paused_for = p_reason, is_cancelled = p_is_cancelled
+        WHERE s.source = v_source.source AND ((s.paused_at IS NOT NULL) <> p_is_paused OR p_is_cancelled AND NOT s.is_cancelled);
         v_is_changed := FOUND;
-    ELSIF NOT EXISTS (SELECT FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = v_entity) THEN
-        RAISE EXCEPTION 'no entity % is known in source %', quote_literal(v_entity), quote_literal(v_source.source)
-            USING ERRCODE = 'PM002', HINT = 'Known are those that were planned or migrated: SELECT entity, state FROM pymig.status.';
     END IF;
     -- Resumed as a whole, none of the source stays behind.
     IF v_entity IS NOT NULL OR NOT p_is_paused THEN
-        UPDATE pymig.entity AS e SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END
-        WHERE e.source = v_source.source AND e.entity = coalesce(v_entity, e.entity) AND (e.paused_at IS NOT NULL) <> p_is_paused;
+        UPDATE pymig.entity AS e SET paused_at = CASE WHEN p_is_paused THEN now() END, paused_by = CASE WHEN p_is_paused THEN session_user END,
+            paused_for = p_reason, is_cancelled = p_is_cancelled
+        WHERE e.source = v_source.source AND e.entity = coalesce(v_entity, e.entity)
+          AND ((e.paused_at IS NOT NULL) <> p_is_paused OR p_is_cancelled AND NOT e.is_cancelled);
         v_is_changed := v_is_changed OR FOUND;
     END IF;
     IF v_is_changed THEN
-        PERFORM pymig._note('INFO', v_source.source, v_entity, CASE WHEN p_is_paused THEN 'paused' ELSE 'resumed' END,
-            CASE WHEN p_is_paused THEN 'History waits; sync goes on.' ELSE 'History goes on.' END);
+        PERFORM pymig._note('INFO', v_source.source, v_entity,
+            CASE WHEN p_is_cancelled THEN 'cancelled' WHEN p_is_paused THEN 'paused' ELSE 'resumed' END,
+            CASE WHEN p_is_cancelled THEN 'Commands that move history end; sync goes on.' WHEN p_is_paused THEN 'History waits; sync goes on.' ELSE 'History goes on.' END
+            || coalesce(' ' || p_reason, ''));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig._set_paused(text, text, boolean) IS 'What pause and resume do. PM001, PM002.';
+COMMENT ON FUNCTION pymig._set_paused(text, text, boolean, text, boolean) IS 'What pause, cancel and resume do. PM001, PM002.';
 
 -- sql/core/functions/_set_restore_point.sql
 CREATE OR REPLACE FUNCTION pymig._set_restore_point(p_source text, p_entity text)
@@ -6168,6 +6892,30 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._set_routing(text, text, text, int) IS 'Sets where an entity is read from, and makes the compat view anew, which waits for its readers.';
+
+-- sql/core/functions/_slice_condition.sql
+CREATE OR REPLACE FUNCTION pymig._slice_condition(p_source pymig.source, p_bucket bigint, p_share double precision)
+RETURNS text
+LANGUAGE sql
+VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN p_share >= 1 OR p_bucket IN (9223372036854775807, -9223372036854775808)
+            THEN pymig._time_condition(p_source, 'n.raw_time', p_bucket, p_bucket)
+        ELSE pymig._ticks_condition(p_source, 'n.raw_time', s.first_tick, s.first_tick + s.ticks - 1) END
+    FROM (
+        SELECT w.ticks, p_bucket::numeric * p_source.bucket_ticks
+            + w.grain * floor(random()::numeric * ((p_source.bucket_ticks - w.ticks) / w.grain + 1)) AS first_tick
+        FROM (
+            -- Whole grains: samples of one that were cut apart would be no duplicates any more.
+            SELECT g.grain, g.grain * ceil(p_source.bucket_ticks * p_share::numeric / g.grain) AS ticks
+            FROM (SELECT coalesce(p_source.grain_ticks, 1)::numeric) AS g (grain)
+        ) AS w
+    ) AS s
+$$;
+COMMENT ON FUNCTION pymig._slice_condition(pymig.source, bigint, double precision) IS
+    'SQL condition on n.raw_time that holds for a share (0 to 1) of a bucket''s time, at random in it.';
 
 -- sql/core/functions/_slot_columns.sql
 CREATE OR REPLACE FUNCTION pymig._slot_columns(p_source pymig.source, OUT i bigint, OUT name text, OUT value text)
@@ -6423,6 +7171,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._tick_of_day(pymig.source, date) IS 'First tick of a day (UTC).';
 
+-- sql/core/functions/_ticks_condition.sql
+CREATE OR REPLACE FUNCTION pymig._ticks_condition(p_source pymig.source, p_column text, p_first_tick numeric, p_last_tick numeric)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('%s BETWEEN %L::%s AND %L::%3$s', p_column,
+        pymig.time_text(p_first_tick, p_source.time_type), p_source.time_type, pymig.time_text(p_last_tick, p_source.time_type))
+$$;
+COMMENT ON FUNCTION pymig._ticks_condition(pymig.source, text, numeric, numeric) IS
+    'SQL condition that holds for the times from one tick to another, both included.';
+
 -- sql/core/functions/_ticks_of.sql
 CREATE OR REPLACE FUNCTION pymig._ticks_of(p_interval interval, p_time_type text, p_time_unit text)
 RETURNS bigint
@@ -6633,6 +7394,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._unequal_sql(text, text, text) IS
     'CTE unequal_<type>: channels of that type whose arrays differ between the two sides.';
+
+-- sql/core/functions/_unreadable.sql
+CREATE OR REPLACE FUNCTION pymig._unreadable(p_source pymig.source, OUT fault text, OUT advice text)
+RETURNS record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT f.fault, f.advice
+    FROM (VALUES
+        (1, NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source.narrow), 'The narrow table is gone.', 'Restore it, or unregister the source.'),
+        (2, NOT has_table_privilege(p_source.narrow, 'SELECT'), format('Role %s may not read %s.', current_user, p_source.narrow),
+         format('GRANT SELECT ON %s TO %I.', p_source.narrow, current_user)),
+        (3, NOT has_table_privilege(to_regclass(format('pymig.%I', p_source.source || '_cell')), 'SELECT'), format('Role %s may not read pymig.%I.', current_user, p_source.source || '_cell'),
+         format('GRANT SELECT ON ALL TABLES IN SCHEMA pymig TO %I.', current_user)),
+        (4, row_security_active(p_source.narrow), format('Policies of row-level security apply to role %s: it would see some rows of %s only.', current_user, p_source.narrow),
+         'Look as the owner, or as a role with BYPASSRLS.')
+    ) AS f (ord, holds, fault, advice)
+    WHERE f.holds
+    ORDER BY f.ord LIMIT 1
+$$;
+COMMENT ON FUNCTION pymig._unreadable(pymig.source) IS 'Why the current role can''t read a narrow table by its cell view, and what helps; NULL: it can.';
 
 -- sql/core/functions/_unverify.sql
 CREATE OR REPLACE FUNCTION pymig._unverify(p_source text, p_entity text, p_reason text)
@@ -7020,6 +7803,62 @@ REVOKE ALL ON FUNCTION pymig._write_wide() FROM PUBLIC;
 COMMENT ON FUNCTION pymig._write_wide() IS
     'INSTEAD OF trigger of the views that end in _rw: writes the row''s cells to the narrow table, from where sync brings them into the wide table. Arguments: source, entity. OLD is compared with what the narrow table has now: 40001 where that differs, 23505 where an inserted time is there already.';
 
+-- sql/core/functions/analyze.sql
+CREATE OR REPLACE FUNCTION pymig.analyze(
+    p_entity text, p_source text DEFAULT NULL, p_column_types text DEFAULT NULL, p_sample int DEFAULT 8, p_budget interval DEFAULT '20 s',
+    p_allow_scan boolean DEFAULT false, OUT entity text, OUT item text, OUT level text, OUT value text, OUT advice text, OUT detail jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    -- Rows of an hour that are counted, and rows of a bucket that are looked at; 10 million take a few seconds, 100,000 less than one.
+    c_counted constant bigint := 10000000;
+    c_looked_at constant bigint := 100000;
+    v_source pymig.source := pymig._source(p_source);
+    v_began timestamptz := clock_timestamp();
+    v_fault record;
+    v_layout jsonb;
+    v_hours jsonb;
+    v_share double precision;
+BEGIN
+    SELECT u.* INTO v_fault FROM pymig._unreadable(v_source) AS u;
+    IF v_fault.fault IS NOT NULL THEN
+        RETURN QUERY SELECT p_entity, 'data', 'red', v_fault.fault, v_fault.advice, NULL::jsonb;
+        RETURN;
+    END IF;
+    entity := pymig._canonical_entity(v_source, p_entity);
+    BEGIN
+        v_layout := (SELECT coalesce(jsonb_agg(to_jsonb(l)), '[]') FROM pymig._layout(v_source, entity, coalesce(p_column_types, v_source.column_types), p_allow_scan) AS l);
+    EXCEPTION
+        WHEN SQLSTATE 'PM010' THEN
+            v_layout := NULL;
+    END;
+    RETURN QUERY SELECT entity, l.* FROM pymig._analyze_layout(v_source, entity, v_layout) AS l;
+    FOR item, level, value, advice, detail IN
+        SELECT v.* FROM pymig._analyze_volume(v_source, entity, v_layout, c_counted, v_began + p_budget / 2) AS v
+    LOOP
+        v_hours := coalesce(v_hours, detail -> 'hours');
+        RETURN NEXT;
+    END LOOP;
+    v_share := (SELECT least(1, c_looked_at * pymig._ticks_of('1 hour', v_source.time_type, v_source.time_unit)::double precision
+                                / (greatest(max(h.rows), 1) * v_source.bucket_ticks::double precision))
+                FROM jsonb_to_recordset(v_hours) AS h (rows bigint));
+    RETURN QUERY
+    SELECT entity, q.*
+    FROM pymig._analyze_quality(v_source, entity, v_layout, greatest(p_sample, 1), coalesce(v_share, 1), c_looked_at, v_began + p_budget) AS q;
+END
+$$;
+COMMENT ON FUNCTION pymig.analyze(text, text, text, int, interval, boolean) IS
+    'What there is to know about an entity before it is migrated: rows, times, channels, rows of each hour of the last day, growth, and, in a sample of its buckets, what would go to quarantine and why. Level as in precheck; detail: the figures. Reads only, and never the whole table. p_sample: buckets that are looked at, half of them the newest, half at random; p_budget: after this time no further hour or bucket is begun. Example: SELECT * FROM pymig.analyze(''SHIP1'')';
+
 -- sql/core/functions/backfill_chunk.sql
 CREATE OR REPLACE FUNCTION pymig.backfill_chunk(
     p_entity text, p_source text DEFAULT NULL, p_workers int DEFAULT 1,
@@ -7039,6 +7878,7 @@ BEGIN
         RETURN;
     END IF;
     held_up_by := pymig._has_to_wait(v_source.source, p_entity);
+    PERFORM pymig._require_not_cancelled(v_source.source, p_entity);
     IF held_up_by IS NOT NULL THEN
         outcome := 'held';
         RETURN;
@@ -7051,7 +7891,7 @@ BEGIN
     LIMIT 1
     FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
-        v_chunk := pymig._move_chunk(v_source, v_entity, v_chunk);
+        v_chunk := pymig._move_chunk(v_source, v_entity, pymig._fit_chunk(v_source, v_chunk));
         outcome := CASE v_chunk.state WHEN 'done' THEN 'moved' ELSE 'retry' END;
         chunk := v_chunk.chunk;
         narrow_rows := v_chunk.narrow_rows;
@@ -7064,7 +7904,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig.backfill_chunk(text, text, int) IS
-    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done.';
+    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done. PM064 where the work was cancelled.';
 
 -- sql/core/functions/bucket_of.sql
 CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)
@@ -7191,6 +8031,22 @@ $$;
 COMMENT ON FUNCTION pymig.events_to_tell(text, text, interval) IS
     'Events of a level a target was not told yet, those of a kind and ship together: how many, the detail of the newest, their numbers. A kind it was told less than p_quiet ago waits. Asking for the first time makes the target known; it is told what happens from then on. For pymig notify, or a notifier of your own.';
 
+-- sql/core/functions/held_up_by.sql
+CREATE OR REPLACE FUNCTION pymig.held_up_by(p_entity text, p_source text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source text := (pymig._source(p_source)).source;
+BEGIN
+    PERFORM pymig._require_not_cancelled(v_source, p_entity);
+    RETURN pymig._has_to_wait(v_source, p_entity);
+END
+$$;
+COMMENT ON FUNCTION pymig.held_up_by(text, text) IS
+    'Why the history of an entity has to wait just now (paused, throttled), the throttle measured anew; NULL: it need not. Asked before an entity is begun. PM064 where the work was cancelled. Example: SELECT pymig.held_up_by(''SHIP1'')';
+
 -- sql/core/functions/index_statements.sql
 CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)
 RETURNS SETOF text
@@ -7249,6 +8105,68 @@ END
 $$;
 COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
     'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. An index on a channel costs each rewritten wide row. PM009 for an unknown channel. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
+
+-- sql/core/functions/list_alerts.sql
+CREATE OR REPLACE FUNCTION pymig.list_alerts(
+    OUT alert text, OUT level text, OUT source text, OUT entity text, OUT value double precision, OUT max_value double precision,
+    OUT unit text, OUT lasting interval, OUT over_since timestamptz, OUT is_told boolean, OUT what_to_do text, OUT error text)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.alert, a.level, s.source, s.entity, s.value, a.max_value, a.unit, a.lasting, s.over_since, s.told_value IS NOT NULL, a.what_to_do, a.error
+    FROM pymig.alert AS a LEFT JOIN pymig.alert_state AS s USING (alert)
+    ORDER BY a.alert, s.source, s.entity
+$$;
+COMMENT ON FUNCTION pymig.list_alerts() IS
+    'The rules of pymig.alert with what is over their limits just now: a row each, or one without a value. is_told: an event was written.';
+
+-- sql/core/functions/look_at_alerts.sql
+CREATE OR REPLACE FUNCTION pymig.look_at_alerts(p_age interval DEFAULT '5 seconds')
+RETURNS bigint
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+DECLARE
+    v_over jsonb;
+    v_error text;
+    r_alert record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pymig.alert AS a WHERE coalesce(a.checked_at, '-infinity') <= clock_timestamp() - p_age)
+        OR NOT pg_try_advisory_xact_lock(pymig._lock_key('alert', '')) THEN
+        RETURN 0;
+    END IF;
+    -- One that somebody is just changing is left as it is: nobody waits for their COMMIT.
+    FOR r_alert IN SELECT a.* FROM pymig.alert AS a ORDER BY a.alert FOR NO KEY UPDATE SKIP LOCKED LOOP
+        v_over := NULL;
+        v_error := NULL;
+        BEGIN
+            EXECUTE format('SELECT jsonb_agg(m) FROM (%s) AS m (source, entity, value) WHERE m.value > $1', r_alert.measure)
+            INTO v_over USING r_alert.max_value;
+        EXCEPTION
+            WHEN OTHERS THEN
+                v_error := format('%s (%s)', SQLERRM, SQLSTATE);
+        END;
+        UPDATE pymig.alert AS a SET checked_at = clock_timestamp(), error = v_error WHERE a.alert = r_alert.alert;
+        IF v_error IS NULL THEN
+            PERFORM pymig._keep_alert_state(r_alert.alert, coalesce(v_over, '[]'));
+        ELSIF r_alert.error IS NULL THEN
+            PERFORM pymig._note('WARNING', NULL, NULL, 'alert not measured', format('%s: %s. It tells nothing.', r_alert.alert, v_error));
+        END IF;
+    END LOOP;
+    RETURN pymig._raise_alerts();
+END
+$$;
+COMMENT ON FUNCTION pymig.look_at_alerts(interval) IS
+    'Measures the rules of pymig.alert, unless somebody did within p_age, and writes an event for what has been over its limit for long enough: once, and again when it has doubled. Another one tells that it is over. Returns how many things are told. Workers and `pymig notify` ask. Example: SELECT pymig.look_at_alerts()';
 
 -- sql/core/functions/look_at_throttle.sql
 CREATE OR REPLACE FUNCTION pymig.look_at_throttle()
@@ -7449,9 +8367,15 @@ AS $$
     WITH source AS MATERIALIZED (SELECT pymig._source(p_source) AS s)
     SELECT c.* FROM source CROSS JOIN LATERAL pymig._precheck_source(source.s) AS c
     UNION ALL
+    SELECT c.* FROM source CROSS JOIN LATERAL pymig._precheck_access(source.s) AS c
+    UNION ALL
     SELECT c.* FROM pymig._precheck_backups() AS c
     UNION ALL
     SELECT c.* FROM source CROSS JOIN LATERAL pymig._precheck_server(source.s, p_free_bytes) AS c
+    UNION ALL
+    SELECT c.* FROM pymig._precheck_replication() AS c
+    UNION ALL
+    SELECT c.* FROM pymig._precheck_settings() AS c
 $$;
 COMMENT ON FUNCTION pymig.precheck(text, bigint) IS
     'What to look at before a migration: level green, yellow (think about it) or red (mend it first), with what to do. Reads only. p_free_bytes: free bytes where the server keeps its data, which SQL can''t see (df). Example: SELECT * FROM pymig.precheck()';
@@ -7588,11 +8512,11 @@ BEGIN
             WHEN p_entities = '' THEN ARRAY[p_entities]
             ELSE string_to_array(p_entities, ',') END) AS w (name)
     ) AS w
-    ORDER BY 2, 1;
+    ORDER BY coalesce((SELECT e.priority FROM pymig.entity AS e WHERE e.source = v_source.source AND e.entity = w.entity), 0) DESC, 2, 1;
 END
 $$;
 COMMENT ON FUNCTION pymig.resolve_entities(text, text, boolean) IS
-    'Entities meant by one name, a comma list or all, smallest first by estimate. PM002 for one that has no rows.';
+    'Entities meant by one name, a comma list or all, by priority, then the smallest first by estimate. PM002 for one that has no rows.';
 
 -- sql/core/functions/tick_of.sql
 CREATE OR REPLACE FUNCTION pymig.tick_of(p_time timestamp)
@@ -7747,6 +8671,20 @@ END
 $$;
 COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
     'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest would wait for.';
+
+-- sql/core/functions/worker_limits.sql
+CREATE OR REPLACE FUNCTION pymig.worker_limits(p_source text DEFAULT NULL, OUT entity text, OUT workers int)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NULL, s.workers FROM pymig.source AS s WHERE s.source = (pymig._source(p_source)).source AND s.workers IS NOT NULL
+    UNION ALL
+    SELECT e.entity, e.workers FROM pymig.entity AS e WHERE e.source = (pymig._source(p_source)).source AND e.workers IS NOT NULL
+$$;
+COMMENT ON FUNCTION pymig.worker_limits(text) IS
+    'What set_workers has set for a source (entity NULL) and its entities; commands that move history ask twice a second.';
 
 -- sql/core/functions/workers_alive.sql
 CREATE OR REPLACE FUNCTION pymig.workers_alive()
@@ -9085,7 +10023,7 @@ BEGIN
     -- Whoever has failed or waits last stands behind the others.
     SELECT e.entity, e.state INTO v_entity, v_state
     FROM pymig.entity AS e
-    WHERE e.source = p_source AND e.is_adopted AND e.state IN ('planned', 'syncing')
+    WHERE e.source = p_source AND e.is_adopted AND e.state IN ('planned', 'syncing') AND NOT pymig._is_cancelled(e.source, e.entity)
     ORDER BY e.last_error IS NOT NULL, random()
     LIMIT 1;
     p_has_more := FOUND;
@@ -9207,6 +10145,7 @@ DECLARE
 BEGIN
     LOOP
         v_why := pymig._has_to_wait(p_source, p_entity);
+        PERFORM pymig._require_not_cancelled(p_source, p_entity);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
@@ -9216,7 +10155,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig._wait_while_held(text, text) IS
-    'Returns once the history of an entity is neither paused nor throttled.';
+    'Returns once the history of an entity is neither paused nor throttled. PM064 where the work on it was cancelled.';
 
 -- sql/core/procedures/backfill.sql
 CREATE OR REPLACE PROCEDURE pymig.backfill(p_entity text, p_source text DEFAULT NULL)
@@ -9253,6 +10192,18 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.backfill(text, text) IS
     'Moves the history of an entity chunk by chunk, each in a transaction of its own; then drains what is pending. Stop it at any moment and call it again. Several sessions may call it at once. PM012 where chunks failed for good. Example: CALL pymig.backfill(''SHIP1'')';
+
+-- sql/core/procedures/cancel.sql
+CREATE OR REPLACE PROCEDURE pymig.cancel(p_entity text DEFAULT NULL, p_source text DEFAULT NULL, p_reason text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pymig._set_paused(p_entity, p_source, true, p_reason, p_is_cancelled => true);
+END
+$$;
+COMMENT ON PROCEDURE pymig.cancel(text, text, text) IS
+    'Ends the work on the history of an entity, or (p_entity NULL) of all entities of a source: commands that move, verify or retire it finish the chunk or bucket they are at and end with PM064, also those that are paused. Nothing is undone (roll_back does that), and sync goes on. It stays so, over restarts, until resume. Example: CALL pymig.cancel(''SHIP1'')';
 
 -- sql/core/procedures/certify.sql
 CREATE OR REPLACE PROCEDURE pymig.certify(p_entity text, p_source text DEFAULT NULL)
@@ -9502,16 +10453,16 @@ COMMENT ON PROCEDURE pymig.migrate_adopted(text) IS
     'Migrates the history of the entities the worker adopted by the policy auto, chunk by chunk, until nothing is left to do at once; then promotes drifted columns by policy. `pymig worker` runs it on a second connection, so that no chunk holds up a live key. Example: CALL pymig.migrate_adopted()';
 
 -- sql/core/procedures/pause.sql
-CREATE OR REPLACE PROCEDURE pymig.pause(p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+CREATE OR REPLACE PROCEDURE pymig.pause(p_entity text DEFAULT NULL, p_source text DEFAULT NULL, p_reason text DEFAULT NULL)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM pymig._set_paused(p_entity, p_source, true);
+    PERFORM pymig._set_paused(p_entity, p_source, true, p_reason);
 END
 $$;
-COMMENT ON PROCEDURE pymig.pause(text, text) IS
-    'Lets the history of an entity, or (p_entity NULL) of all entities of a source, wait: no chunk is begun, nothing is verified or retired until resume. Sync goes on, so wide stays equal as far as it is. Commands that move it wait, and go on by themselves. Recorded with who and when; survives restarts. Example: CALL pymig.pause(''SHIP1'')';
+COMMENT ON PROCEDURE pymig.pause(text, text, text) IS
+    'Lets the history of an entity, or (p_entity NULL) of all entities of a source, wait: no chunk is begun, nothing is verified or retired until resume. Sync goes on, so wide stays equal as far as it is. Commands that move it wait, and go on by themselves. p_reason: for whoever finds it paused. Recorded with who and when; survives restarts. Example: CALL pymig.pause(''SHIP1'')';
 
 -- sql/core/procedures/register_source.sql
 CREATE OR REPLACE PROCEDURE pymig.register_source(
@@ -9566,6 +10517,8 @@ BEGIN
     v_source.lost_handled := 0;
     v_source.retention := 'drop';
     v_source.wide_partitions := 'none';
+    v_source.is_cancelled := false;
+    v_source.chunk_target := '1 second';
     v_source.verify_budget := 0.05;
     v_source.registered_at := now();
     v_source.registered_by := session_user;
@@ -9657,7 +10610,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE pymig.resume(text, text) IS
-    'The opposite of pause, for the same entity, or (p_entity NULL) for the source and all its entities. Example: CALL pymig.resume(''SHIP1'')';
+    'The opposite of pause and cancel, for the same entity, or (p_entity NULL) for the source and all its entities. What was paused goes on by itself; what was cancelled goes on with the next command. Example: CALL pymig.resume(''SHIP1'')';
 
 -- sql/core/procedures/retire.sql
 CREATE OR REPLACE PROCEDURE pymig.retire(p_source text DEFAULT NULL)
@@ -9828,6 +10781,10 @@ BEGIN
                 COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
+            PERFORM pymig.look_at_alerts();
+                COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
         END IF;
         EXIT WHEN clock_timestamp() + v_rest >= v_until;
         PERFORM pg_sleep(extract(epoch FROM v_rest));
@@ -9836,6 +10793,58 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.run_worker(double precision, text, text, interval, boolean) IS
     'sync_pending and reverify again and again, with a pause between two passes of p_poll, or twice as long as the pass took up to 300 ms, for p_seconds: a worker for whoever can only start something every minute, like pg_cron. Example: CALL pymig.run_worker(59, p_worker => ''pg_cron'')';
+
+-- sql/core/procedures/set_alert.sql
+CREATE OR REPLACE PROCEDURE pymig.set_alert(
+    p_alert text, p_max double precision DEFAULT NULL, p_lasting interval DEFAULT NULL, p_level text DEFAULT NULL,
+    p_measure text DEFAULT NULL, p_unit text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_level NOT IN ('INFO', 'WARNING', 'CRITICAL') OR p_lasting < interval '0' THEN
+        RAISE EXCEPTION 'an alert can''t have level % and last %', quote_nullable(p_level), quote_nullable(p_lasting)
+            USING ERRCODE = 'PM007', HINT = 'Levels are INFO, WARNING and CRITICAL; p_lasting is an interval from 0.';
+    END IF;
+    UPDATE pymig.alert AS a SET max_value = p_max, level = coalesce(p_level, a.level), lasting = coalesce(p_lasting, a.lasting),
+        measure = coalesce(p_measure, a.measure), unit = coalesce(p_unit, a.unit), checked_at = NULL, error = NULL
+    WHERE a.alert = p_alert;
+    IF NOT FOUND AND (p_measure IS NULL OR p_alert IS NULL) THEN
+        RAISE EXCEPTION 'there is no alert %', quote_nullable(p_alert)
+            USING ERRCODE = 'PM007', HINT = 'SELECT alert FROM pymig.alert; one of your own needs p_measure, a SELECT of source, entity and a number.';
+    ELSIF NOT FOUND THEN
+        INSERT INTO pymig.alert (alert, level, measure, unit, max_value, lasting, what_to_do)
+        VALUES (p_alert, coalesce(p_level, 'WARNING'), p_measure, coalesce(p_unit, ''), p_max, coalesce(p_lasting, '0'), 'A rule of your own.');
+    END IF;
+    PERFORM pymig._note('INFO', NULL, NULL, 'alert set', format('%s: %s.', p_alert, coalesce('limit ' || p_max, 'not looked at')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_alert(text, double precision, interval, text, text, text) IS
+    'Sets the limit of a rule of pymig.alert (p_max NULL: it is not looked at), and where given how long a figure has to be greater before and the level of its events. With p_measure (a SELECT of source, entity and a number) a new rule, or another way to measure one. Recorded with who and when. PM007. Example: CALL pymig.set_alert(''sync lag'', 5, ''30 seconds'')';
+
+-- sql/core/procedures/set_chunk_target.sql
+CREATE OR REPLACE PROCEDURE pymig.set_chunk_target(p_target interval, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._known_entity(v_source, p_entity) END;
+BEGIN
+    IF p_target <= interval '0' OR p_target IS NULL AND v_entity IS NULL THEN
+        RAISE EXCEPTION 'a chunk can''t take %', coalesce(p_target::text, 'no time')
+            USING ERRCODE = 'PM007', HINT = 'Give an interval above 0; 1 second is the default. NULL for an entity: as its source says.';
+    END IF;
+    IF v_entity IS NULL THEN
+        UPDATE pymig.source AS s SET chunk_target = p_target WHERE s.source = v_source.source;
+    ELSE
+        UPDATE pymig.entity AS e SET chunk_target = p_target WHERE e.source = v_source.source AND e.entity = v_entity;
+    END IF;
+    PERFORM pymig._note('INFO', v_source.source, v_entity, 'chunk target set', format('A chunk should take %s.', coalesce(p_target::text, 'as long as the source says')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_chunk_target(interval, text, text) IS
+    'How long a chunk should take, for a source or one of its entities, from the next one on: shorter ones hold up vacuum and a stop less, longer ones cost less planning. A chunk is a bucket at least and 64 at most. Recorded with who and when. PM007. Example: CALL pymig.set_chunk_target(''500 ms'')';
 
 -- sql/core/procedures/set_new_entities.sql
 CREATE OR REPLACE PROCEDURE pymig.set_new_entities(p_policy text, p_source text DEFAULT NULL)
@@ -9855,6 +10864,22 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_new_entities(text, text) IS
     'What the worker does with entities that begin to send after the source was armed: ask (write an event) or auto (migrate them). Example: CALL pymig.set_new_entities(''auto'')';
+
+-- sql/core/procedures/set_priority.sql
+CREATE OR REPLACE PROCEDURE pymig.set_priority(p_entity text, p_priority int, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := pymig._known_entity(v_source, p_entity);
+BEGIN
+    UPDATE pymig.entity AS e SET priority = coalesce(p_priority, 0) WHERE e.source = v_source.source AND e.entity = v_entity;
+    PERFORM pymig._note('INFO', v_source.source, v_entity, 'priority set', format('Its priority is %s.', coalesce(p_priority, 0)));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_priority(text, int, text) IS
+    'Entities of a higher priority are migrated first by commands that are given several; among equals (all have 0) the smaller comes first. Recorded with who and when. Example: CALL pymig.set_priority(''SHIP1'', 10)';
 
 -- sql/core/procedures/set_queue.sql
 CREATE OR REPLACE PROCEDURE pymig.set_queue(
@@ -10113,6 +11138,30 @@ END
 $$;
 COMMENT ON PROCEDURE pymig.set_wide_partitions(text, interval, text) IS
     'How the wide tables of entities that are migrated from now on are partitioned: none, or month (UTC; made as rows come, with one partition for all before 2000 and one for all after 2099). p_keep: months of finalized entities that end longer ago are dropped by the worker once their narrow rows are retired; NULL: all stay. Tables that are there stay as they are. PM007. Example: CALL pymig.set_wide_partitions(''month'', ''5 years'')';
+
+-- sql/core/procedures/set_workers.sql
+CREATE OR REPLACE PROCEDURE pymig.set_workers(p_workers int, p_entity text DEFAULT NULL, p_source text DEFAULT NULL)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+    v_entity text := CASE WHEN p_entity IS NOT NULL THEN pymig._known_entity(v_source, p_entity) END;
+BEGIN
+    IF p_workers NOT BETWEEN 1 AND 64 THEN
+        RAISE EXCEPTION '% workers are not possible', p_workers
+            USING ERRCODE = 'PM007', HINT = 'Between 1 and 64; NULL leaves it to the command. CALL pymig.pause() stops them all.';
+    END IF;
+    IF v_entity IS NULL THEN
+        UPDATE pymig.source AS s SET workers = p_workers WHERE s.source = v_source.source;
+    ELSE
+        UPDATE pymig.entity AS e SET workers = p_workers WHERE e.source = v_source.source AND e.entity = v_entity;
+    END IF;
+    PERFORM pymig._note('INFO', v_source.source, v_entity, 'workers set', format('%s.', coalesce(p_workers || ' connections move history', 'As commands are started')));
+END
+$$;
+COMMENT ON PROCEDURE pymig.set_workers(int, text, text) IS
+    'How many connections each command moves the history of a source with, from now on and also while it runs; p_entity: how many of them may be at this one at once. NULL: as the command was started, and no such limit. Recorded with who and when. PM007. Example: CALL pymig.set_workers(4)';
 
 -- sql/core/procedures/start_sync.sql
 CREATE OR REPLACE PROCEDURE pymig.start_sync(
@@ -10553,6 +11602,6 @@ COMMENT ON COLUMN pymig.status.verified_at IS 'When it last verified without a d
 COMMENT ON COLUMN pymig.status.triggers IS 'armed, none, or drifted: then verify again.';
 COMMENT ON COLUMN pymig.status.workers_alive IS 'Workers with a heartbeat in the last 10 seconds.';
 COMMENT ON COLUMN pymig.status.last_error IS 'Last error that has not gone away yet.';
-COMMENT ON COLUMN pymig.status.keys_lost IS 'Changes were not recorded (the queue was full), and their repair is not queued yet.';
+COMMENT ON COLUMN pymig.status.keys_lost IS 'Changes were not recorded (the queue was full), and their repair is not queued yet. NULL: the role may not read the sequence that counts them.';
 COMMENT ON COLUMN pymig.status.sync IS 'How changes reach the wide table: pending, direct, or direct, paused for up to 10 seconds because a statement took longer than its budget, or failed.';
-COMMENT ON COLUMN pymig.status.held_up_by IS 'Why its history waits: paused (by whom, since when), or throttled (by which conditions). NULL: it does not.';
+COMMENT ON COLUMN pymig.status.held_up_by IS 'Why its history is not moved: paused or cancelled (by whom, since when, why), or throttled (by which conditions). NULL: it is.';

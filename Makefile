@@ -33,7 +33,7 @@ SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
     $(wildcard /usr/lib/postgresql/*/bin/initdb)))
 PYTEST = $(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
-.PHONY: help setup console install uninstall precheck analyze plan migrate verify status worker certify cutover routing rollback pause resume cancel \
+.PHONY: help setup console install uninstall precheck analyze plan migrate verify status watch worker certify cutover routing rollback pause resume cancel \
     throttle demo stop clean test lint format bench bench-quick bench-sync bench-read bench-stall soak stress faults docs screenshots
 
 help: ## This list
@@ -80,6 +80,9 @@ verify: $(SETUP) ## Compare every cell of SHIP (default: all); REPAIR=1 mends di
 
 status: $(SETUP) ## State, progress and sync lag of every ship
 	@$(PYMIG) status $(source)
+
+watch: $(SETUP) ## The same, live, on a screen with keys
+	@$(PYMIG) status --watch $(source)
 
 worker: $(SETUP) ## Keep wide equal to narrow, until Ctrl-C
 	@$(PYMIG) worker $(source)
@@ -177,4 +180,5 @@ docs: $(SETUP) ## Write docs/reference anew from COMMENT ON and the CLI, and the
 	@$(PY) -m pymig.console.translate
 
 screenshots: $(SETUP) ## Take the pictures of docs/images anew (needs Chromium, takes six minutes)
-	@$(PY) -m docs.screenshots
+	@$(PY) -m docs.screenshots.console
+	@$(PY) -m docs.screenshots.terminal

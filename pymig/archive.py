@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,10 +26,19 @@ WHERE s.source = coalesce(%s, s.source) AND to_regclass(s.archive_table) IS NOT 
 """
 _BLOCK: Final = 1 << 20  # bytes
 
+Note = Callable[[int], None]
 
-def export(conn: Connection, source: str | None, ship: str, path: Path) -> int:
+
+def _unnoted(_: int) -> None:
+    """Nobody asked how far it is."""
+
+
+def export(
+    conn: Connection, source: str | None, ship: str, path: Path, note: Note = _unnoted
+) -> int:
     """Move a ship's rows from the archive table into a new file; return how many.
 
+    note is told again and again how many bytes the file has.
     The rows are deleted by the statement that reads them, and that is committed when the file is
     safely on disk under its name: whatever dies on the way, they are in one of the two at least.
     Raises UsageError where the file exists or there is nothing to move.
@@ -44,6 +54,7 @@ def export(conn: Connection, source: str | None, ship: str, path: Path) -> int:
                 with gzip.open(file, "wb", _LEVEL) as packed, cursor.copy(statement) as rows:
                     for block in rows:
                         packed.write(block)
+                        note(file.tell())
                 os.fsync(file.fileno())
             if not cursor.rowcount:
                 raise UsageError(
@@ -60,17 +71,24 @@ def export(conn: Connection, source: str | None, ship: str, path: Path) -> int:
         part.unlink(missing_ok=True)
 
 
-def bring_in(conn: Connection, source: str | None, path: Path) -> int:
+def bring_in(conn: Connection, source: str | None, path: Path, note: Note = _unnoted) -> int:
     """Put the rows of a file back into the archive table, all or none; return how many.
 
+    note is told again and again how many bytes of the file were read.
     Raises UsageError for a file that can't be read to its end.
     """
     archive, _ = _archive(conn, source)
     try:
-        with gzip.open(path, "rb") as packed, conn.transaction(), conn.cursor() as cursor:
+        with (
+            path.open("rb") as file,
+            gzip.open(file, "rb") as packed,
+            conn.transaction(),
+            conn.cursor() as cursor,
+        ):
             with cursor.copy(_IN.format(archive=archive)) as rows:
                 while block := packed.read(_BLOCK):
                     rows.write(block)
+                    note(file.tell())
             return cursor.rowcount
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} can't be read: {error}.", "Nothing was brought in.") from error

@@ -7,18 +7,16 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
-from pymig import db, disk, errors, show
+from pymig import db, disk, errors, logs, show, steps
 from pymig.errors import (
     DifferenceError,
     InterruptedByUser,
@@ -29,8 +27,8 @@ from pymig.errors import (
     ServerError,
     UsageError,
 )
-from pymig.progress import for_console
-from pymig.settings import ColumnTypes, Routing, Settings, Strategy
+from pymig.progress import Progress, for_console, waiting
+from pymig.settings import ColumnTypes, LogFormat, Routing, Settings, Strategy
 
 if TYPE_CHECKING:
     from pymig.migrate import Options
@@ -103,6 +101,10 @@ Pivot = Annotated[
     Strategy | None,
     typer.Option("--strategy", help="Pivot strategy; auto measures the candidates."),
 ]
+Logs = Annotated[
+    LogFormat | None,
+    typer.Option("--log-format", help="text for people; json: an object a line on stderr."),
+]
 LockWait = Annotated[
     float, typer.Option("--lock-wait", help="Seconds to try for the triggers before giving up.")
 ]
@@ -133,6 +135,9 @@ def main() -> None:
 
 
 def _fail(error: PymigError) -> NoReturn:
+    if logs.is_json():
+        logs.fail(error)
+        sys.exit(error.exit_code)
     _ERR.print(f"pymig: {error.message}", markup=False, highlight=False)
     if error.hint:
         _ERR.print(error.hint, markup=False, highlight=False)
@@ -162,7 +167,8 @@ def install() -> None:
     """Install pymig (alembic upgrade head); register the default source where it exists."""
     from pymig.install import install as run
 
-    run(_conninfo())
+    with waiting(_OUT, "install"):
+        run(_conninfo())
     _OUT.print("pymig is installed.")
 
 
@@ -171,7 +177,8 @@ def uninstall() -> None:
     """Roll everything back and remove pymig (alembic downgrade base)."""
     from pymig.install import uninstall as run
 
-    run(_conninfo())
+    with waiting(_OUT, "uninstall"):
+        run(_conninfo())
     _OUT.print("pymig is removed; the database is what it was before.")
 
 
@@ -221,7 +228,7 @@ def source_add(
     """Register a narrow table and how to read it."""
     table, key, readable = _dictionary(dictionary)
     options = _options(column_types=column_types)
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "register"):
         session.call(
             "register_source",
             p_source=name,
@@ -259,7 +266,7 @@ def precheck(source: Source = None, as_json: AsJson = False, html: Html = None) 
     from pymig import report
 
     options = _options(source=source)
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "precheck"):
         _check_source(options, session)
         rows = _checks(session, options)
     if html:
@@ -316,8 +323,9 @@ def plan(
     """Show what migrate would do, and what stands in the way. Changes nothing."""
     options = _options(source=source, column_types=column_types, allow_scan=allow_scan)
     rows: list[db.Row] = []
-    with _session() as session:
-        for name in _resolve(ship, options):
+    names = _resolve(ship, options)
+    with _session() as session, waiting(_OUT, "plan"):
+        for name in names:
             rows += session.select(
                 "plan",
                 p_entity=name,
@@ -341,6 +349,7 @@ def migrate(
     source: Source = None,
     allow_scan: AllowScan = False,
     lock_wait: LockWait = LOCK_WAIT,
+    log_format: Logs = None,
     canary: Annotated[
         str | None,
         typer.Option(help="A ship to go first; the others wait until pymig resume."),
@@ -356,6 +365,7 @@ def migrate(
     if canary_pause is not None and not canary:
         raise UsageError("There is no canary to wait for.", "Name it: --canary SHIP.")
 
+    _begin_log(log_format)
     options = _options(
         source=source,
         workers=workers,
@@ -369,7 +379,7 @@ def migrate(
             _conninfo(),
             ship,
             options=options,
-            progress=for_console(_OUT),
+            progress=_progress(options.source),
             stop=stop,
             canary=Canary(canary, canary_pause) if canary else None,
         )
@@ -395,15 +405,16 @@ def start_sync(
     )
     with _session() as session:
         for name in _resolve(ship, options):
-            session.call(
-                "start_sync",
-                p_entity=name,
-                p_source=options.source,
-                p_column_types=options.column_types,
-                p_strategy=options.strategy,
-                p_allow_scan=options.allow_scan or None,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: start sync"):
+                session.call(
+                    "start_sync",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_column_types=options.column_types,
+                    p_strategy=options.strategy,
+                    p_allow_scan=options.allow_scan or None,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             states = [row["state"] for row in _status(options) if row["entity"] == name]
             _say(f"{name}: {states[0]}")
 
@@ -447,22 +458,24 @@ def verify(
 
 @app.command(epilog="Example: pymig status --watch")
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Show it live; Ctrl-C ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live; q or Ctrl-C ends.")] = False,
     as_json: AsJson = False,
     source: Source = None,
 ) -> None:
-    """Show a row per ship: state, progress, rate, lag, pending, quarantined, last error."""
+    """Show a row per ship: state, progress, rate, lag, pending, quarantined, last error.
 
+    --watch: a screen with keys; a line for each change where there is no terminal; with --json a
+    document a line, each second.
+    """
     options = _options(source=source)
     if not watch:
         _show_rows(_status(options), as_json, show.status)
         return
-    with _session() as session, suppress(KeyboardInterrupt):
-        rows = _status(options, session)
-        with Live(show.status(rows), console=_OUT, refresh_per_second=4) as live:
-            while True:
-                time.sleep(0.5)
-                live.update(show.status(_status(options, session)))
+    from pymig.watch import run
+
+    _check_source(options)
+    with suppress(KeyboardInterrupt):
+        run(_conninfo(), options.source, as_json=as_json, say=_say)
 
 
 @app.command(epilog="Example: pymig worker")
@@ -474,16 +487,19 @@ def worker(
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve metrics, too.")
     ] = None,
+    log_format: Logs = None,
 ) -> None:
     """Keep wide tables in sync, add channels and (by policy) ships, until stopped."""
     from pymig.worker import keep_in_sync
 
+    _begin_log(log_format)
     options, settings = _options(source=source), Settings.load()
     _check_source(options)  # says at once where there is no server, no pymig, no such source
-    with _stoppable() as stop:
+    with _stoppable() as stop, _pushing(stop):
         if metrics_port is not None:
             _serve_metrics(metrics_host, metrics_port)
-        _OUT.print("The worker runs; Ctrl-C or SIGTERM ends it after the current pass.")
+        said = "The worker runs; Ctrl-C or SIGTERM ends it after the current pass."
+        logs.say(said, source=options.source)
         keep_in_sync(_conninfo(), stop, source=options.source, poll_seconds=settings.poll_seconds)
 
 
@@ -496,7 +512,8 @@ def certify(ship: Ship, source: Source = None) -> None:
     with _session() as session:
         for name in names:
             try:
-                session.call("certify", p_entity=name, p_source=options.source)
+                with _step(f"{name}: certify", name, options, steps.verified):
+                    session.call("certify", p_entity=name, p_source=options.source)
                 _say(f"{name}: certified")
             except ServerError:
                 raise
@@ -543,14 +560,15 @@ def route(
     options = _options(source=source, lock_wait_seconds=lock_wait)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "set_routing",
-                p_entity=name,
-                p_routing=to,
-                p_percent=percent,
-                p_source=options.source,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: route"):
+                session.call(
+                    "set_routing",
+                    p_entity=name,
+                    p_routing=to,
+                    p_percent=percent,
+                    p_source=options.source,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             _say(f"{name}: read from {to if percent is None else f'wide by {percent} %'}")
 
 
@@ -571,7 +589,7 @@ def compat_view(
 ) -> None:
     """Make the narrow-shaped view that follows the routing, for applications that keep theirs."""
     options = _options(source=source)
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "compat view"):
         if drop:
             session.call("drop_compat_view", p_source=options.source)
             _say("The view is dropped.")
@@ -596,13 +614,14 @@ def cut_over(
         for name in _migrated(ship, options):
             if hold:
                 _say(f"{name}: held until `pymig release --ship {name}`")
-            session.call(
-                "cut_over",
-                p_entity=name,
-                p_source=options.source,
-                p_hold=hold or None,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: {'held' if hold else 'cut over'}"):
+                session.call(
+                    "cut_over",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_hold=hold or None,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             _say(f"{name}: cut over")
 
 
@@ -631,7 +650,8 @@ def tune(
     options = _options(source=source)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call("tune_wide", p_entity=name, p_source=options.source)
+            with waiting(_OUT, f"{name}: analyze"):
+                session.call("tune_wide", p_entity=name, p_source=options.source)
             _say(f"{name}: analyzed")
             for channels in ([None] if reindex else []) + ([index] if index else []):
                 for row in session.select(
@@ -657,14 +677,15 @@ def finalize(
     options = _options(source=source)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "finalize",
-                p_entity=name,
-                p_keep=keep,
-                p_source=options.source,
-                p_archive=archive,
-                p_pause=f"{pause} seconds",
-            )
+            with _step(f"{name}: retire", name, options, steps.retired):
+                session.call(
+                    "finalize",
+                    p_entity=name,
+                    p_keep=keep,
+                    p_source=options.source,
+                    p_archive=archive,
+                    p_pause=f"{pause} seconds",
+                )
             _say(f"{name}: finalized; narrow rows older than {keep} are retired")
 
 
@@ -678,12 +699,13 @@ def restore_narrow(
     options = _options(source=source)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "restore_narrow",
-                p_entity=name,
-                p_source=options.source,
-                p_pause=f"{pause} seconds",
-            )
+            with _step(f"{name}: restore", name, options, steps.Restored()):
+                session.call(
+                    "restore_narrow",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_pause=f"{pause} seconds",
+                )
             _say(f"{name}: the narrow table has all of it again")
 
 
@@ -696,9 +718,9 @@ def archive_export(
     """Move a ship's retired rows from the archive table to a compressed file (CSV, gzip)."""
     from pymig.archive import export
 
-    options = _options(source=source)
-    with _session() as session:
-        rows = session.run(lambda conn: export(conn, options.source, ship, to))
+    options, moved = _options(source=source), steps.Moved()
+    with _session() as session, waiting(_OUT, f"{ship}: export", moved):
+        rows = session.run(lambda conn: export(conn, options.source, ship, to, moved.note))
     _say(f"{ship}: {rows:,} rows are in {to}, and no longer in the archive table")
 
 
@@ -711,15 +733,19 @@ def archive_import(
     from pymig.archive import bring_in
 
     options = _options(source=source)
-    with _session() as session:
-        rows = session.run(lambda conn: bring_in(conn, options.source, file))
+    moved = steps.Moved(file.stat().st_size if file.exists() else None)
+    with _session() as session, waiting(_OUT, "import", moved):
+        rows = session.run(lambda conn: bring_in(conn, options.source, file, moved.note))
     _say(f"{rows:,} rows are in the archive table again; the file stays")
 
 
 @app.command(epilog="Example: pymig metrics --port 9188")
-def metrics(host: MetricsHost = "127.0.0.1", port: MetricsPort = 9188) -> None:
+def metrics(
+    host: MetricsHost = "127.0.0.1", port: MetricsPort = 9188, log_format: Logs = None
+) -> None:
     """Serve metrics for Prometheus at /metrics, until Ctrl-C."""
-    with _stoppable() as stop:
+    _begin_log(log_format)
+    with _stoppable() as stop, _pushing(stop):
         _serve_metrics(host, port)
         stop.wait()
 
@@ -757,17 +783,19 @@ def notify(
     test: Annotated[
         bool, typer.Option("--test", help="Send everybody a message, and end.")
     ] = False,
+    log_format: Logs = None,
 ) -> None:
     """Tell people about events: CRITICAL at once, WARNING in a digest, all of them as a log."""
     from pymig import notify as notifier
 
+    _begin_log(log_format)
     if test:
         alert_test(config)
         return
     everybody = notifier.targets(config)
     _read("source")  # says at once where there is no server, or no pymig
     with _stoppable() as stop:
-        notifier.watch(_conninfo(), everybody, _say, stop, digest)
+        notifier.watch(_conninfo(), everybody, stop, digest)
 
 
 @alert_app.command("test", epilog="Example: pymig alert test --config alerts.cfg")
@@ -775,7 +803,9 @@ def alert_test(config: AlertConfig) -> None:
     """Send everybody of the notifier's configuration a message."""
     from pymig import notify as notifier
 
-    for reached in notifier.test(config):
+    with waiting(_OUT, "send"):
+        everybody = notifier.test(config)
+    for reached in everybody:
         _say(f"Sent to {reached}")
 
 
@@ -876,7 +906,7 @@ def throttle(
 ) -> None:
     """What makes history wait: conditions with their limits, and the values just now."""
     chosen = [(name, None) for name in off or []] + [_limit(pair) for pair in limits or []]
-    with _session() as session:
+    with _session() as session, waiting(_OUT, "throttle"):
         for condition, limit in chosen:
             session.call("set_throttle", p_condition=condition, p_max=limit)
         with suppress(PrivilegeError):  # who may only look sees what was measured last
@@ -892,12 +922,13 @@ def rollback(ship: Ship, source: Source = None, lock_wait: LockWait = LOCK_WAIT)
     options = _options(source=source, lock_wait_seconds=lock_wait)
     with _session() as session:
         for name in _migrated(ship, options):
-            session.call(
-                "roll_back",
-                p_entity=name,
-                p_source=options.source,
-                p_lock_wait=f"{options.lock_wait_seconds} seconds",
-            )
+            with waiting(_OUT, f"{name}: roll back"):
+                session.call(
+                    "roll_back",
+                    p_entity=name,
+                    p_source=options.source,
+                    p_lock_wait=f"{options.lock_wait_seconds} seconds",
+                )
             _say(f"{name}: rolled back")
 
 
@@ -920,7 +951,8 @@ def server_start() -> None:
     from pymig.server import demo_cluster
 
     cluster = demo_cluster(Settings.load().server_dir)
-    cluster.start()
+    with waiting(_OUT, "the embedded server starts"):
+        cluster.start()
     _OUT.print(cluster.url(), markup=False)
 
 
@@ -933,7 +965,8 @@ def server_stop() -> None:
     cluster = demo_cluster(Settings.load().server_dir)
     companions.stop(cluster.root)
     if cluster.is_running():
-        cluster.stop()
+        with waiting(_OUT, "the embedded server stops"):
+            cluster.stop()
     _OUT.print("The server is stopped.")
 
 
@@ -945,7 +978,8 @@ def server_clean() -> None:
 
     cluster = demo_cluster(Settings.load().server_dir)
     companions.stop(cluster.root)
-    cluster.remove()
+    with waiting(_OUT, "the embedded server is removed"):
+        cluster.remove()
     _OUT.print("The server and its data are removed.")
 
 
@@ -957,12 +991,29 @@ def _conninfo() -> str:
     from pymig.server import demo_cluster
 
     cluster = demo_cluster(settings.server_dir)
-    cluster.start()
+    with waiting(_OUT, "the embedded server starts"):
+        cluster.start()
     return cluster.url()
 
 
 def _session() -> db.Session:
     return db.Session(_conninfo(), "cli", patient=False)
+
+
+def _begin_log(log_format: LogFormat | None) -> None:
+    logs.begin(log_format or Settings.load().log_format, _say)
+
+
+def _progress(source: str | None) -> Progress:
+    """Bars on a terminal, lines elsewhere, records for programs."""
+    return logs.LogProgress(source) if logs.is_json() else for_console(_OUT)
+
+
+def _step(
+    title: str, ship: str, options: Options, figures: Callable[[db.Row], steps.Figures]
+) -> AbstractContextManager[None]:
+    """A bar for a command on a ship, on a terminal; see steps.step."""
+    return steps.step(_OUT, _conninfo(), title, ship, options.source, figures)
 
 
 def _say(sentence: str) -> None:
@@ -1017,7 +1068,8 @@ def _status(options: Options, session: db.Session | None = None) -> list[db.Row]
 def _resolve(ships: str, options: Options) -> list[str]:
     from pymig.migrate import resolve_ships
 
-    return resolve_ships(_conninfo(), ships, options.source, allow_scan=options.allow_scan)
+    with waiting(_OUT, "ships"):
+        return resolve_ships(_conninfo(), ships, options.source, allow_scan=options.allow_scan)
 
 
 def _migrated(ships: str, options: Options) -> list[str]:
@@ -1063,7 +1115,10 @@ def _stoppable(said: str = STOPPING) -> Iterator[threading.Event]:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         stop.set()
-        _ERR.print(said)
+        if logs.is_json():
+            logs.say(said)
+        else:
+            _ERR.print(said)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -1093,7 +1148,18 @@ def _serve_metrics(host: str, port: int) -> None:
         raise UsageError(
             f"Metrics can't be served on {host}:{port}: {error.strerror}.", "Choose another --port."
         ) from error
-    _say(f"Metrics: http://{host}:{found}/metrics")
+    logs.say(f"Metrics: http://{host}:{found}/metrics", host=host, port=found)
+
+
+@contextmanager
+def _pushing(stop: threading.Event) -> Iterator[None]:
+    """Metrics by OTLP, where OTEL_EXPORTER_OTLP_ENDPOINT is set; the last ones after stop."""
+    from pymig.metrics import PUSH_SECONDS, push
+
+    thread = push(_conninfo(), stop)
+    yield
+    if thread:
+        thread.join(PUSH_SECONDS)
 
 
 def _control(procedure: str, ships: str, source: str | None, said: str, **params: object) -> None:
@@ -1118,7 +1184,8 @@ def _limit(pair: str) -> tuple[str, float]:
 def _run_concurrently(session: db.Session, statement: str) -> None:
     """Run a statement that can't be in a transaction, and say so: it may take long."""
     _say(f"  {statement}")
-    session.run(lambda conn: conn.execute(statement.encode()))
+    with waiting(_OUT, "  index"):
+        session.run(lambda conn: conn.execute(statement.encode()))
 
 
 def _refuse_red(rows: list[db.Row]) -> None:

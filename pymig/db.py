@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from tenacity import (
+    RetryCallState,
     Retrying,
     retry_if_exception,
     stop_after_delay,
@@ -22,7 +24,7 @@ from tenacity import (
 )
 from tenacity.wait import wait_base
 
-from pymig import errors
+from pymig import errors, logs
 
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
@@ -55,8 +57,13 @@ def connect(conninfo: str, role: str) -> Connection:
 
 def say_warning(notice: psycopg.errors.Diagnostic) -> None:
     """Print a warning of the database to stderr: it is for the person who typed the command."""
-    if notice.severity_nonlocalized == "WARNING":
-        print(f"{notice.message_primary} {notice.message_hint or ''}".strip(), file=sys.stderr)
+    if notice.severity_nonlocalized != "WARNING":
+        return
+    said = f"{notice.message_primary} {notice.message_hint or ''}".strip()
+    if logs.is_json():
+        logs.say(said, logging.WARNING)
+    else:
+        print(said, file=sys.stderr)
 
 
 def worker_name() -> str:
@@ -128,6 +135,7 @@ class Session:
             retry=retry_if_exception(self._is_passing),
             wait=_PAUSE,
             stop=stop_after_delay(RECONNECT_SECONDS) | stop_when_event_set(self.stop),
+            before_sleep=self._note_lost,
             reraise=True,
         )
         try:
@@ -161,6 +169,12 @@ class Session:
                 self._conn.add_notice_handler(say_warning)
             self._patient = True
         return work(self._conn)
+
+    def _note_lost(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if state.attempt_number == 1 and isinstance(error, psycopg.Error):
+            said = errors.explain(error).message
+            logs.note(f"{self.role} tries again: {said}", logging.WARNING, role=self.role)
 
     def _is_passing(self, error: BaseException) -> bool:
         if not isinstance(error, psycopg.Error):

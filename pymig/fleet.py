@@ -196,7 +196,9 @@ class Fleet:
             self.wanted = of_ship.get(None) or self.options.workers
             for ship in self.ships:
                 ship.limit = of_ship.get(ship.name)
-                if (step := ship.step) in (Step.MOVE, Step.VERIFY):
+                if (step := ship.step) is Step.BEGIN and ship.workers:
+                    self._board.show(ship.name, step, [])
+                elif step in (Step.MOVE, Step.VERIFY):
                     rows = session.select("progress", p_entity=ship.name, p_source=source)
                     self._board.show(ship.name, step, rows)
         except PymigError:
@@ -296,7 +298,7 @@ class _Worker(threading.Thread):
 class _Board:
     """What a person sees of it: a bar for each ship at work, who has to wait, how each ended."""
 
-    _TITLES: Final = {Step.MOVE: "backfill", Step.VERIFY: "verify"}
+    _TITLES: Final = {Step.BEGIN: "start sync", Step.MOVE: "backfill", Step.VERIFY: "verify"}
     _COLUMNS: Final = {
         Step.MOVE: ("rows_done", "rows_estimated", "percent"),
         Step.VERIFY: ("buckets_verified", "buckets", "percent_verified"),
@@ -305,7 +307,7 @@ class _Board:
     def __init__(self, progress: Progress, done: str) -> None:
         self._progress: Final = progress
         self._done: Final = done
-        self._shown: Final[dict[str, tuple[Step, Task, ExitStack]]] = {}
+        self._shown: Final[dict[str, tuple[Step, Task | None, ExitStack]]] = {}
         self._ended: Final[set[str]] = set()
         self._held: dict[str, list[str]] = {}
 
@@ -314,11 +316,15 @@ class _Board:
         if name in self._shown and self._shown[name][0] is not step:
             self._end(name, is_done=True)
         if name not in self._shown:
-            end = ExitStack()
-            task = end.enter_context(self._progress.task(f"{name}: {self._TITLES[step]}"))
+            end, title, task = ExitStack(), f"{name}: {self._TITLES[step]}", None
+            if step is Step.BEGIN:
+                end.enter_context(self._progress.waiting(title))
+            else:
+                task = end.enter_context(self._progress.task(title, name))
             self._shown[name] = (step, task, end)
         for row in rows:
-            self._shown[name][1].show(*(row[column] for column in self._COLUMNS[step]))
+            if task := self._shown[name][1]:
+                task.show(*(row[column] for column in self._COLUMNS[step]))
 
     def say(self, ships: Sequence[Ship]) -> None:
         """Say what has changed: who waits, who goes on, who has ended."""
@@ -327,9 +333,11 @@ class _Board:
                 self._ended.add(ship.name)
                 self._end(ship.name, is_done=not ship.error)
                 if not ship.error:
-                    self._progress.say(f"{ship.name}: {self._done.format(ship.seconds)}")
+                    said = f"{ship.name}: {self._done.format(ship.seconds)}"
+                    self._progress.say(said, ship.name)
                 elif len(ships) > 1:
-                    self._progress.say(f"{about(ship.name, ship.error)} {ship.error.hint}".rstrip())
+                    said = f"{about(ship.name, ship.error)} {ship.error.hint}".rstrip()
+                    self._progress.say(said, ship.name)
         self._say_held(ships)
 
     def close(self, ships: Sequence[Ship]) -> None:
@@ -342,7 +350,7 @@ class _Board:
         if name in self._shown:
             _, task, end = self._shown.pop(name)
             with end:
-                if is_done:
+                if task and is_done:
                     task.finish()
 
     def _say_held(self, ships: Sequence[Ship]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pymig import db
+from pymig import db, logs
 from pymig.errors import PymigError
 
 #: Column of pymig.status -> metric, and what it says. Durations are in seconds.
@@ -29,6 +32,9 @@ _STATES: Final = (
     "known", "planned", "syncing", "backfilled", "verified", "cut_over", "finalized", "failed",
     "rolled_back",
 )  # fmt: skip
+
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
+PUSH_SECONDS: Final = 5.0  # how long the end of a command waits for the last figures
 
 
 class Ships(Collector):
@@ -51,6 +57,10 @@ class Ships(Collector):
         up.add_metric([], 1)
         yield up
         yield from found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.__exit__()
 
     def _read(self) -> Iterator[Metric]:
         status = self._session.read("status")
@@ -121,3 +131,23 @@ def serve(conninfo: str, host: str, port: int) -> int:
     registry.register(Ships(conninfo))
     server, _ = start_http_server(port, addr=host, registry=registry)
     return int(server.server_port)
+
+
+def push(conninfo: str, stop: threading.Event) -> threading.Thread | None:
+    """Push the same by OTLP until stop is set, in a thread, where the environment says where to."""
+    if not any(os.environ.get(name) for name in _ENDPOINTS):
+        return None
+    try:
+        from pymig import otlp
+    except ImportError:
+        said = "OTEL_EXPORTER_OTLP_ENDPOINT is set; `pip install 'pymig[otel]'` to push metrics."
+        logs.say(said, logging.WARNING)
+        return None
+
+    def run() -> None:
+        with closing(Ships(conninfo)) as ships:
+            otlp.push(ships, stop)
+
+    thread = threading.Thread(target=run, name="pymig otlp", daemon=True)
+    thread.start()
+    return thread

@@ -84,7 +84,8 @@ def migrate_ships(
     PymigError where nothing could be begun.
     """
     chosen, shown = options or Options(), progress or QuietProgress()
-    names = resolve_ships(conninfo, ships, chosen.source, allow_scan=chosen.allow_scan)
+    with shown.waiting("ships"):
+        names = resolve_ships(conninfo, ships, chosen.source, allow_scan=chosen.allow_scan)
     watch = _CanaryWatch(conninfo, canary, names, chosen.source, shown) if canary else None
     fleet = Fleet(conninfo, watch.order if watch else names, chosen, shown, stop)
     worker = BackgroundWorker(conninfo, chosen.source)

@@ -9,16 +9,18 @@ each has a thread of its own, and tries again.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Final
 
 import apprise
 
-from pymig import db
+from pymig import db, logs
 from pymig.errors import NotDoneError, PymigError, UsageError
 
 LEVELS: Final = ("CRITICAL", "WARNING", "INFO")
@@ -96,21 +98,15 @@ def test(config: Path) -> list[str]:
 def watch(
     conninfo: str,
     everybody: list[Target],
-    say: Callable[[str], None],
     stop: threading.Event,
     digest_seconds: float,
 ) -> None:
     """Tell everybody until stop is set; every event is a line of the log as well."""
-
-    def log(_: str, body: str) -> bool:
-        say(body)
-        return True
-
-    logs = [Target(LOG, LOG, level, log) for level in LEVELS]
+    to_log = [Target(LOG, LOG, level, lambda *_: True) for level in LEVELS]
     threads = [
         threading.Thread(
             target=_tell_for_ever,
-            args=(conninfo, target, say, stop),
+            args=(conninfo, target, stop),
             kwargs={
                 "every": digest_seconds if _is_digest(target) else _LOOK_SECONDS,
                 "quiet": 0.0 if target.name == LOG else _QUIET_SECONDS[target.level],
@@ -118,7 +114,7 @@ def watch(
             name=f"pymig notify {target.level}",
             daemon=True,
         )
-        for target in [*logs, *everybody]
+        for target in [*to_log, *everybody]
     ]
     for thread in threads:
         thread.start()
@@ -142,7 +138,6 @@ def _is_digest(target: Target) -> bool:
 def _tell_for_ever(
     conninfo: str,
     target: Target,
-    say: Callable[[str], None],
     stop: threading.Event,
     *,
     every: float,
@@ -155,7 +150,8 @@ def _tell_for_ever(
             try:
                 is_told = _tell(session, target, quiet)
             except PymigError as error:
-                say(f"WARNING events can't be read: {error.message}")
+                said = f"events can't be read: {error.message}"
+                logs.say(said, logging.WARNING, line=f"WARNING {said}")
                 is_told = False
             if is_told:
                 pause = _FIRST_RETRY
@@ -174,6 +170,9 @@ def _tell(session: db.Session, target: Target, quiet: float) -> bool:
     )
     if not rows:
         return True
+    if target.name == LOG:
+        for row in rows:
+            _log(target.level, row)
     body = "\n".join(_line(target.level, row) for row in rows)
     several = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
     about = f" {rows[0]['entity']}" if rows[0]["entity"] else ""
@@ -182,6 +181,20 @@ def _tell(session: db.Session, target: Target, quiet: float) -> bool:
     events = [event for row in rows for event in row["events"]]
     session.call("tell", p_target=target.name, p_level=target.level, p_events=events)
     return True
+
+
+def _log(level: str, row: db.Row) -> None:
+    logs.say(
+        f"{row['what']}: {row['detail']}",
+        logging.getLevelNamesMapping()[level],
+        line=_line(level, row),
+        source=row["source"],
+        ship=row["entity"],
+        what=row["what"],
+        times=row["times"],
+        events=row["events"],
+        happened_at=row["last_at"].astimezone(UTC).isoformat(),
+    )
 
 
 def _line(level: str, row: db.Row) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+_LOOK_SECONDS: Final = 0.5
+
+#: How much is done, how much there is in all (None: not known), and a word about it.
+Look = Callable[[], tuple[float, float | None, str]]
 
 
 class Task(Protocol):
@@ -24,10 +30,13 @@ class Task(Protocol):
 class Progress(Protocol):
     """Where tasks are shown."""
 
-    def task(self, title: str) -> AbstractContextManager[Task]:
-        """Begin a task."""
+    def task(self, title: str, ship: str | None = None) -> AbstractContextManager[Task]:
+        """Begin a task; ship: whom it is about."""
 
-    def say(self, sentence: str) -> None:
+    def waiting(self, title: str) -> AbstractContextManager[None]:
+        """Begin something of which nobody knows how long it takes."""
+
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Say something that stays on the screen."""
 
 
@@ -43,11 +52,15 @@ class QuietProgress:
     """Shows nothing: for code that calls code."""
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Task]:
+    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task that nobody sees."""
         yield _NoTask()
 
-    def say(self, sentence: str) -> None:
+    def waiting(self, title: str) -> AbstractContextManager[None]:
+        """Begin something that nobody sees."""
+        return nullcontext()
+
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Say nothing."""
 
 
@@ -58,11 +71,11 @@ class LineProgress(QuietProgress):
         self._console = console
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Task]:
+    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task; a line says that it is done."""
         yield _LineTask(self, title)
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Print the sentence."""
         self._console.print(sentence, markup=False, highlight=False)
 
@@ -92,7 +105,7 @@ class BarProgress(QuietProgress):
         )
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Task]:
+    def task(self, title: str, ship: str | None = None) -> Iterator[Task]:
         """Begin a task with a bar of its own, which stays on the screen when it ends."""
         self._bars.start()
         task = _BarTask(self._bars, title)
@@ -103,7 +116,19 @@ class BarProgress(QuietProgress):
             if not self._bars.tasks:
                 self._bars.stop()
 
-    def say(self, sentence: str) -> None:
+    @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Begin something with a bar that swings, and goes when it ends."""
+        self._bars.start()
+        swinging = self._bars.add_task(title, total=None, detail="")
+        try:
+            yield
+        finally:
+            self._bars.remove_task(swinging)
+            if not self._bars.tasks:
+                self._bars.stop()
+
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Print the sentence above the bars."""
         self._bars.console.print(sentence, markup=False, highlight=False)
 
@@ -133,3 +158,42 @@ class _BarTask:
 def for_console(console: Console) -> Progress:
     """Bars on a terminal, lines elsewhere."""
     return BarProgress(console) if console.is_terminal else LineProgress(console)
+
+
+@contextmanager
+def waiting(console: Console, title: str, look: Look | None = None) -> Iterator[None]:
+    """While something runs: a bar on a terminal, gone when it ends; elsewhere nothing.
+
+    What ends within half a second has none. The bar swings where it is not known how much there is
+    to do. look is asked twice a second, in a thread of its own.
+    """
+    if not console.is_terminal:
+        yield
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    ended = threading.Event()
+    bars = RichProgress(*columns, console=console, transient=True)
+    task = bars.add_task(title, total=None, detail="")
+
+    def show() -> None:
+        if ended.wait(_LOOK_SECONDS):
+            return
+        bars.start()
+        while look and not ended.is_set():
+            done, total, detail = look()
+            bars.update(task, completed=done, total=total, detail=detail)
+            ended.wait(_LOOK_SECONDS)
+
+    looking = threading.Thread(target=show, name="pymig progress", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join(_LOOK_SECONDS)
+        bars.stop()

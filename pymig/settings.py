@@ -13,6 +13,7 @@ from pymig.errors import PymigError
 
 ColumnTypes = Literal["text", "native"]
 Strategy = Literal["auto", "transpose", "crosstab", "json", "filter"]
+LogFormat = Literal["text", "json"]
 Routing = Literal["narrow", "percent", "wide", "shadow"]
 
 # libpq's variables that say *which* server; PGPASSWORD, PGSSLMODE and the like only say how.
@@ -53,6 +54,9 @@ class Settings(BaseSettings):
 
     server_dir: Path | None = None
     """PYMIG_SERVER_DIR: the embedded server's folder; None: one per checkout."""
+
+    log_format: LogFormat = "text"
+    """PYMIG_LOG_FORMAT: how migrate, worker, notify and metrics say what they do: text, or json."""
 
     debug: bool = False
     """PYMIG_DEBUG: show tracebacks."""

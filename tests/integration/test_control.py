@@ -43,7 +43,7 @@ class _Said(QuietProgress):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Keep it."""
         self.said.append(sentence)
 

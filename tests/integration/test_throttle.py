@@ -597,6 +597,6 @@ class _Said(QuietProgress):
     def __init__(self, said: list[str]) -> None:
         self._said = said
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, ship: str | None = None) -> None:
         """Keep it."""
         self._said.append(sentence)

@@ -8432,6 +8432,47 @@ $$;
 COMMENT ON FUNCTION pymig.outside_window(time, time, text, int[]) IS
     'For the condition maintenance window of pymig.throttle: 0 from p_from until p_to (over midnight where that is earlier) on p_days (1 Monday … 7 Sunday, the day it begins), 1 otherwise. 22023 for an unknown time zone. Example: SELECT pymig.outside_window(''22:00'', ''06:00'', ''Asia/Seoul'', ''{1,2,3,4,5}'')';
 
+-- sql/core/functions/overview.sql
+CREATE OR REPLACE FUNCTION pymig.overview(p_source text DEFAULT NULL, p_events int DEFAULT 20)
+RETURNS jsonb
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH ship AS MATERIALIZED (
+        -- The columns of status; numbers of seconds besides, which a program need not parse.
+        SELECT s.source, s.entity, to_jsonb(s) || jsonb_build_object(
+            'eta_seconds', extract(epoch FROM s.eta)::float8,
+            'lag_seconds', extract(epoch FROM s.sync_lag)::float8,
+            'lag_p99_seconds', extract(epoch FROM s.sync_lag_p99)::float8,
+            'percent_verified', CASE s.state WHEN 'backfilled' THEN (SELECT p.percent_verified FROM pymig.progress(s.entity, s.source) AS p) END,
+            'is_paused', e.paused_at IS NOT NULL) AS row
+        FROM pymig.status AS s JOIN pymig.entity AS e USING (source, entity)
+        WHERE s.source = coalesce(p_source, s.source)
+    ),
+    event AS (
+        SELECT e.event, to_jsonb(e) AS row FROM pymig.event AS e
+        WHERE p_source IS NULL OR e.source IS NULL OR e.source = p_source
+        ORDER BY e.event DESC LIMIT p_events
+    )
+    SELECT jsonb_build_object(
+        'at', clock_timestamp(),
+        'database', current_database(),
+        'server', 'PostgreSQL ' || current_setting('server_version'),
+        'workers_alive', pymig.workers_alive(),
+        'throttled', pymig._throttled(),
+        'sources', (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'source', s.source, 'narrow', s.narrow::text, 'triggers', pymig._trigger_state(s.narrow), 'is_paused', s.paused_at IS NOT NULL,
+                'queue_bytes', (SELECT sum(pg_relation_size(format('pymig.%I', s.source || t.name)::regclass)) FROM unnest('{_pending_1,_pending_2,_todo}'::text[]) AS t (name))
+                ) ORDER BY s.source), '[]')
+            FROM pymig.source AS s WHERE s.source = coalesce(p_source, s.source)),
+        'ships', (SELECT coalesce(jsonb_agg(s.row ORDER BY s.source, s.entity), '[]') FROM ship AS s),
+        'events', (SELECT coalesce(jsonb_agg(e.row ORDER BY e.event DESC), '[]') FROM event AS e))
+$$;
+COMMENT ON FUNCTION pymig.overview(text, int) IS
+    'All that a screen shows, in one document: the server, workers, what work waits for, sources with the size of their queue, ships (the columns of pymig.status, durations in seconds besides) and the newest events. Example: SELECT jsonb_pretty(pymig.overview())';
+
 -- sql/core/functions/plan.sql
 CREATE OR REPLACE FUNCTION pymig.plan(
     p_entity text, p_source text DEFAULT NULL, p_column_types text DEFAULT NULL, p_allow_scan boolean DEFAULT false,
@@ -8529,7 +8570,8 @@ COMMENT ON FUNCTION pymig.precheck(text, bigint) IS
 CREATE OR REPLACE FUNCTION pymig.progress(
     p_entity text, p_source text DEFAULT NULL,
     OUT rows_done bigint, OUT rows_estimated bigint, OUT percent numeric,
-    OUT buckets_verified bigint, OUT buckets bigint, OUT percent_verified numeric)
+    OUT buckets_verified bigint, OUT buckets bigint, OUT percent_verified numeric,
+    OUT buckets_retired bigint, OUT buckets_to_retire bigint)
 RETURNS record
 LANGUAGE sql
 STABLE
@@ -8539,8 +8581,12 @@ AS $$
         CASE WHEN pymig._is_backfilled(e.state) THEN 100
              ELSE round(100 * least(1, c.buckets / nullif(e.last_bucket::numeric - e.first_bucket::numeric + 1, 0)), 1) END,
         v.buckets, greatest(c.buckets, v.buckets)::bigint,
-        round(100 * least(1, v.buckets / nullif(c.buckets, 0)), 1)
-    FROM pymig.entity AS e
+        round(100 * least(1, v.buckets / nullif(c.buckets, 0)), 1),
+        r.buckets, CASE WHEN e.state = 'finalized' THEN (
+            SELECT count(*) FROM pymig.verification AS v
+            WHERE v.source = e.source AND v.entity = e.entity AND v.bucket < (SELECT pymig._keep_bucket(s, e)) AND v.bucket > coalesce(r.last_bucket, v.bucket - 1)) END
+    FROM pymig.source AS s
+    JOIN pymig.entity AS e USING (source)
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(c.narrow_rows), 0)::bigint AS rows, coalesce(sum(c.last_bucket::numeric - c.first_bucket::numeric + 1), 0) AS buckets
         FROM pymig.chunk AS c
@@ -8551,10 +8597,14 @@ AS $$
         SELECT count(*) AS buckets FROM pymig.verification AS v
         WHERE v.source = e.source AND v.entity = e.entity AND v.checked_at > coalesce(e.verified_at, '-infinity')
     ) AS v
-    WHERE e.source = (pymig._source(p_source)).source AND e.entity = p_entity
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS buckets, max(r.bucket) AS last_bucket FROM pymig.retired_bucket AS r
+        WHERE r.source = e.source AND r.entity = e.entity
+    ) AS r
+    WHERE s.source = (pymig._source(p_source)).source AND e.entity = p_entity
 $$;
 COMMENT ON FUNCTION pymig.progress(text, text) IS
-    'How far backfill and verification of one entity are; cheap enough to ask twice a second. Verification counts buckets since the last pass that succeeded.';
+    'How far backfill, verification and retirement of one entity are; cheap enough to ask twice a second. Verification counts buckets since the last pass that succeeded. Of a finalized entity also, how many buckets are retired and, as far as they were verified, are still to be.';
 
 -- sql/core/functions/read.sql
 CREATE OR REPLACE FUNCTION pymig.read(

@@ -1,4 +1,4 @@
-"""`python -m docs.screenshots` (`make screenshots`): the pictures of the console in docs/images.
+"""`python -m docs.screenshots.console` (`make screenshots`): the pictures of the console.
 
 Simulates a fleet on a server of its own that lives for the few minutes it takes, moves some of its
 history, and looks at it with the system's Chromium.
@@ -24,7 +24,7 @@ from pymig.demo import create_fleet, live_fleet
 from pymig.install import install
 from pymig.server import Cluster
 
-IMAGES: Final = Path(__file__).resolve().parent / "images"
+IMAGES: Final = Path(__file__).resolve().parents[1] / "images"
 SHIPS: Final = 9
 ROWS: Final = 6_000_000
 SECONDS: Final = 290.0  # how long history is moved before the pictures are taken

@@ -32,7 +32,19 @@ SEED_SHARE: Final = 5
 CASE_SHARE: Final = 6
 #: Tests of the command line, of Python and of texts that are made without a look at the version.
 SAME_EVERYWHERE: Final = frozenset(
-    {"unit", "rendered", "test_cli.py", "test_driver.py", "test_notify.py"}
+    {
+        "unit",
+        "rendered",
+        "test_cli.py",
+        "test_companions.py",
+        "test_driver.py",
+        "test_logs.py",
+        "test_metrics.py",
+        "test_notify.py",
+        "test_otlp.py",
+        "test_prometheus.py",
+        "test_watch.py",
+    }
 )
 
 

@@ -261,6 +261,31 @@ class OldestSnapshot(Condition):
         self.open.rollback()
 
 
+class IngestLatency(ActiveSessions):
+    """A statement that writes the narrow table, and takes its time."""
+
+    limit = 500
+
+    def _sleep(self) -> None:
+        with suppress(psycopg.errors.QueryCanceled):
+            self.sleeper.execute("INSERT INTO n SELECT 'Z', 'c1', now(), 1 FROM pg_sleep(600)")
+
+
+class Autovacuum(Condition):
+    """Autovacuum at the narrow table, slowly."""
+
+    def cause(self) -> None:
+        self.conn.execute(
+            "ALTER TABLE n SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,"
+            " autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0)"
+        )
+        self.conn.execute("UPDATE n SET d = d WHERE ship = 'Y'")
+
+    def end(self) -> None:
+        # Its ALTER TABLE would wait for autovacuum, which goes out of the way of who waits.
+        self.conn.execute("ALTER TABLE n SET (autovacuum_enabled = false)")
+
+
 class AntiWraparoundVacuum(Condition):
     """A table that has to be frozen, and is large enough for that to take a while."""
 
@@ -339,6 +364,8 @@ CONDITIONS: dict[str, type[Condition]] = {
     "active sessions": ActiveSessions,
     "lock waits": LockWaits,
     "oldest snapshot": OldestSnapshot,
+    "ingest latency": IngestLatency,
+    "autovacuum": Autovacuum,
     "anti-wraparound vacuum": AntiWraparoundVacuum,
     "maintenance window": MaintenanceWindow,
     "own condition": OwnCondition,

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import psycopg
 import pytest
@@ -110,12 +110,16 @@ def test_a_restart_of_the_server(db: Database, conn: Connection) -> None:
     assert list(looks) == []
 
 
+#: Tests that run in the background were told to ignore it.
+HEED_CTRL_C: Final = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
 @contextmanager
 def _lines(db: Database, *arguments: str) -> Iterator[IO[str]]:
     """What `pymig status --watch …` writes to a pipe; Ctrl-C must end it without a word."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-u", "-c", "from pymig.cli import main; main()"),
+            *(sys.executable, "-u", "-c", f"{HEED_CTRL_C}; from pymig.cli import main; main()"),
             *("status", "--watch", *arguments),
         ],
         env={**os.environ, "DATABASE_URL": db.url},

@@ -3658,6 +3658,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._is_migrating(text) IS 'Does any entity of the source need its triggers?';
 
+-- sql/core/functions/_is_ours.sql
+CREATE OR REPLACE FUNCTION pymig._is_ours(p_relation oid)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pymig.source AS s WHERE s.narrow = r.root)
+        OR EXISTS (SELECT FROM pymig.part AS p JOIN pymig.source AS s USING (source) WHERE to_regclass(format('%I.%I', s.wide_schema, p.wide_table)) = r.root)
+    FROM (SELECT coalesce(pg_partition_root(p_relation), p_relation)) AS r (root)
+$$;
+COMMENT ON FUNCTION pymig._is_ours(oid) IS 'Whether a relation is a narrow or a wide table, or a partition of one.';
+
 -- sql/core/functions/_is_partitioned.sql
 CREATE OR REPLACE FUNCTION pymig._is_partitioned(p_narrow regclass)
 RETURNS boolean

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -130,7 +130,8 @@ class Fleet:
                     self._start_missing()
                     self._look(look)
                     if look_on:
-                        look_on(look)
+                        with suppress(PymigError):  # the workers will say what is wrong
+                            look_on(look)
                     self._ended.wait(_LOOK_SECONDS)
             finally:
                 self._wait_for_workers()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Final, LiteralString
@@ -17,11 +12,8 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from pymig.migrate import Options, migrate_ships
-from pymig.progress import QuietProgress
 from tests.conftest import Database
 from tests.console_site import AWKWARD, PASSWORD, make_fleet, roles, served, site
-from tests.waiting import until
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS: Final = (
@@ -188,48 +180,3 @@ def test_pages_come_back_with_database_and_console(db: Database, browser: Browse
         page.context.set_offline(False)
         expect(gone).to_be_hidden()
         page.context.close()
-
-
-def test_killed_console_takes_nothing_with_it(db: Database) -> None:
-    """kill -9 while a migration runs: it ends as if nothing had been."""
-    conn = make_fleet(db)
-    conn.execute("CALL pymig.roll_back('X')")
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", "from pymig.cli import main; main()", "console", "--port=0"],
-        env={**os.environ, "DATABASE_URL": db.url},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout
-        assert re.match(r"Console: http://127\.0\.0\.1:\d+\n", process.stdout.readline())
-        connected = "SELECT FROM pg_stat_activity AS a WHERE a.application_name = 'pymig console'"
-        until(lambda: conn.execute(connected).fetchone() is not None, "it does not read")
-        conn.execute("CALL pymig.pause()")
-        done: list[Any] = []
-        options = Options(source="n")
-        thread = threading.Thread(
-            target=lambda: done.append(
-                migrate_ships(db.url, "all", options=options, progress=QuietProgress())
-            )
-        )
-        thread.start()
-        until(
-            lambda: (
-                conn.execute("SELECT FROM pymig.status WHERE held_up_by IS NOT NULL").fetchone()
-                is not None
-            ),
-            "the migration does not run",
-        )
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        conn.execute("CALL pymig.resume()")
-        thread.join(30)
-        assert not done[0].failed
-        states = {state for (state,) in conn.execute("SELECT state FROM pymig.status")}
-        assert states == {"verified"}
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout:
-            process.stdout.close()

@@ -591,8 +591,12 @@ def test_it_stops_within_two_seconds(own: Database) -> None:
     """Chunks that are under way end; no other is begun."""
     conn = own.connect()
     conn.execute("UPDATE pymig.throttle SET max_value = NULL")
+    conn.execute("CALL pymig.set_chunk_target('1 us')")  # 300 chunks
     conn.execute(
-        "INSERT INTO n SELECT 'X', 'c' || c, '2024-02-01'::timestamp + t * interval '20 s', t FROM generate_series(1, 60) AS c, generate_series(1, 9000) AS t"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$"
+    )
+    conn.execute(
+        "CREATE TRIGGER slow AFTER UPDATE ON pymig.chunk FOR EACH ROW WHEN (NEW.state = 'done') EXECUTE FUNCTION slow()"
     )
     stop = threading.Event()
     thread = threading.Thread(
@@ -612,6 +616,8 @@ def test_it_stops_within_two_seconds(own: Database) -> None:
     assert done() == before
     state = conn.execute("SELECT state FROM pymig.entity WHERE entity = 'X'").fetchone()
     assert state == ("syncing",), "it was done before: nothing is shown"
+    conn.execute("DROP TRIGGER slow ON pymig.chunk")
+    conn.execute("CALL pymig.set_chunk_target('1 s')")
     conn.execute("CALL pymig.set_throttle('own condition', NULL)")
     thread.join(60)
     assert not thread.is_alive()

@@ -155,6 +155,68 @@ def test_read_is_the_same_from_both_sides(db: Database, name: str, types: str) -
     assert _read(conn, entity, []) == Counter()
 
 
+@pytest.mark.parametrize("types", ["text", "native"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_row_by_row_is_the_same_as_column_by_column(db: Database, name: str, types: str) -> None:
+    """As json, with all channels and with some; each value as it is printed, whatever is in it."""
+    conn = _migrated(db, name, types)
+    entity = SOURCES[name][2]
+    if name == "default":
+        odd = ["1e-05", "-Infinity", "123456789012345678", "0.1"]
+        conn.execute(
+            "INSERT INTO tenant.tbl_data_timeseries (ship_id, data_channel_id, created_time, double_v, value_format)"
+            " SELECT 'X', 'de\"c', '2024-03-01'::timestamp + o.n * interval '1 s', o.v::float8, 'Decimal' FROM unnest(%s::text[]) WITH ORDINALITY AS o (v, n)",
+            [odd],
+        )
+        odd = [
+            'a "b" \\ /',
+            "tab\t, line\n, \x01\x7f",
+            "null",
+            "{}",
+            " ",
+            "é 한국어 \U0001f6a2",
+            "\\u0041",
+        ]
+        conn.execute(
+            "INSERT INTO tenant.tbl_data_timeseries (ship_id, data_channel_id, created_time, str_v, value_format)"
+            " SELECT 'X', 'te''xt', '2024-03-01'::timestamp + o.n * interval '1 s', o.v, 'String' FROM unnest(%s::text[]) WITH ORDINALITY AS o (v, n)",
+            [odd],
+        )
+        conn.execute("CALL pymig.sync_pending()")
+    some = conn.execute("SELECT array_agg(channel) FROM pymig.channel WHERE ord % 2 = 0").fetchone()
+    found = []
+    for channels in (None, some and some[0]):
+        for way in ("_read_rows_sql", "_read_columns_sql"):
+            query = f"SELECT pymig.{way}(s, %s, %s, NULL, NULL) FROM pymig.source AS s"
+            statement = conn.execute(query.encode(), [entity, channels]).fetchone()
+            assert statement
+            found.append(Counter(conn.execute(statement[0].encode()).fetchall()))
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert found[0].total() > found[2].total() > 0
+
+
+def test_few_rows_of_many_columns_are_read_row_by_row(db: Database) -> None:
+    """Where that is cheaper, and not where jsonb strings would lose their quotes."""
+    conn = _migrated(db, "many", "native")
+    query = "SELECT pymig._read_wide_sql(s, 'X', %s, %s, NULL) FROM pymig.source AS s"
+
+    def way(channels: list[str] | None, start: str | None) -> str:
+        row = conn.execute(query.encode(), [channels, start]).fetchone()
+        assert row
+        return "rows" if "row_to_json" in row[0] else "columns"
+
+    early = "2024-01-01 00:00+00"
+    assert way(None, early) == "rows"
+    assert way(None, None) == "columns"
+    assert way(["c1", "c2"], early) == "columns"
+    hundred = [f"c{n}" for n in range(1, 101)]
+    assert way(hundred, "2024-01-01 00:01:15+00") == "rows"
+    assert way(hundred, early) == "columns", "six rows of 1,700 for 100 of them"
+    conn.execute("UPDATE pymig.channel SET column_type = 'jsonb' WHERE ord = 7")
+    assert way(None, early) == "columns"
+
+
 def test_wide_side_reads_wide(db: Database) -> None:
     """Not the narrow table by another way: a wrong cell shows, in an open session, at once."""
     conn = _migrated(db, "default", "native")

@@ -5862,6 +5862,34 @@ $$;
 COMMENT ON FUNCTION pymig._read_both(pymig.source, text, text[], text, text) IS
     'read() with routing shadow: returns the narrow side, and records in pymig.shadow_read how the wide side differs, and how long each took.';
 
+-- sql/core/functions/_read_columns_sql.sql
+CREATE OR REPLACE FUNCTION pymig._read_columns_sql(
+    p_source pymig.source, p_entity text, p_channels text[], p_from text, p_to text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Only the parts that have one of the channels, and of them only its columns.
+    SELECT coalesce(string_agg(format(
+        'SELECT v.channel, w.%1$I::text AS time, v.value, v.kind
+         FROM %2$I.%3$I AS w CROSS JOIN LATERAL (VALUES %4$s) AS v (channel, value, kind)
+         WHERE v.value IS NOT NULL%5$s',
+        p_source.time_column, p_source.wide_schema, c.wide_table, c.cells,
+        pymig._span_sql(p_source, p_from, p_to)), ' UNION ALL ' ORDER BY c.part),
+        'SELECT NULL::text, NULL::text, NULL::text, NULL::text WHERE false')
+    FROM (
+        SELECT p.part, p.wide_table,
+            string_agg(format('(%L, w.%I::text, %L)', c.channel, c.wide_column,
+                CASE c.column_type WHEN 'text' THEN coalesce(c.kind, 'text') ELSE c.column_type END), ', ' ORDER BY c.ord) AS cells
+        FROM pymig.channel AS c JOIN pymig.part AS p USING (source, entity, part)
+        WHERE c.source = p_source.source AND c.entity = p_entity AND (p_channels IS NULL OR c.channel = ANY (p_channels))
+        GROUP BY p.part, p.wide_table
+    ) AS c
+$$;
+COMMENT ON FUNCTION pymig._read_columns_sql(pymig.source, text, text[], text, text) IS
+    'SELECT of cells (channel, time, value as text, kind) from the wide tables, column by column. NULL: all channels, no bound.';
+
 -- sql/core/functions/_read_grants.sql
 CREATE OR REPLACE FUNCTION pymig._read_grants(p_source pymig.source, p_entity text)
 RETURNS text[]
@@ -5934,34 +5962,64 @@ $$;
 COMMENT ON FUNCTION pymig._read_narrow_sql(pymig.source, text, text[], text, text) IS
     'SELECT of cells (channel, time, value as text, kind) from the narrow table, by the same rules as the wide table is made. NULL: all channels, no bound.';
 
--- sql/core/functions/_read_wide_sql.sql
-CREATE OR REPLACE FUNCTION pymig._read_wide_sql(
+-- sql/core/functions/_read_rows_sql.sql
+CREATE OR REPLACE FUNCTION pymig._read_rows_sql(
     p_source pymig.source, p_entity text, p_channels text[], p_from text, p_to text)
 RETURNS text
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Only the parts that have one of the channels, and of them only its columns.
-    SELECT coalesce(string_agg(format(
-        'SELECT v.channel, w.%1$I::text AS time, v.value, v.kind
-         FROM %2$I.%3$I AS w CROSS JOIN LATERAL (VALUES %4$s) AS v (channel, value, kind)
-         WHERE v.value IS NOT NULL%5$s%6$s',
-        p_source.time_column, p_source.wide_schema, c.wide_table, c.cells,
-        CASE WHEN p_from IS NOT NULL THEN format(' AND w.%I >= %L::%s', p_source.time_column, p_from, p_source.time_type) END,
-        CASE WHEN p_to IS NOT NULL THEN format(' AND w.%I < %L::%s', p_source.time_column, p_to, p_source.time_type) END), ' UNION ALL ' ORDER BY c.part),
-        'SELECT NULL::text, NULL::text, NULL::text, NULL::text WHERE false')
-    FROM (
-        SELECT p.part, p.wide_table,
-            string_agg(format('(%L, w.%I::text, %L)', c.channel, c.wide_column,
-                CASE c.column_type WHEN 'text' THEN coalesce(c.kind, 'text') ELSE c.column_type END), ', ' ORDER BY c.ord) AS cells
+    -- json keeps the digits of a number as they are printed; jsonb would not.
+    SELECT string_agg(format(
+        'SELECT c.channel, w.%1$I::text AS time, j.value, CASE c.column_type WHEN ''text'' THEN coalesce(c.kind, ''text'') ELSE c.column_type END AS kind
+         FROM %2$I.%3$I AS w CROSS JOIN LATERAL json_each_text(row_to_json(w)) AS j (wide_column, value)
+         JOIN pymig.channel AS c ON c.source = %4$L AND c.entity = %5$L AND c.part = %6$s AND c.wide_column = j.wide_column
+         WHERE j.value IS NOT NULL%7$s%8$s',
+        p_source.time_column, p_source.wide_schema, p.wide_table, p_source.source, p_entity, p.part, pymig._span_sql(p_source, p_from, p_to),
+        CASE WHEN p_channels IS NOT NULL THEN format(' AND c.channel = ANY (%L)', p_channels) END), ' UNION ALL ' ORDER BY p.part)
+    FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity AND EXISTS (
+        SELECT FROM pymig.channel AS c
+        WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part AND (p_channels IS NULL OR c.channel = ANY (p_channels)))
+$$;
+COMMENT ON FUNCTION pymig._read_rows_sql(pymig.source, text, text[], text, text) IS
+    'The same cells as _read_columns_sql, row by row as json: cheap to plan, dear for each row. Not for columns of type jsonb, whose strings would lose their quotes.';
+
+-- sql/core/functions/_read_wide_sql.sql
+CREATE OR REPLACE FUNCTION pymig._read_wide_sql(
+    p_source pymig.source, p_entity text, p_channels text[], p_from text, p_to text)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- To plan a column takes as long as to print and parse one of about 30 rows (docs/explanation/reading.md).
+    c_rows constant int := 30;
+    v_limit int;
+    v_table text;
+    v_rows int;
+BEGIN
+    -- Rows of json have all columns, so where few are asked for it pays for fewer rows. Without a beginning there are many.
+    IF p_from IS NOT NULL AND coalesce(cardinality(p_channels), 1000) >= 50 THEN
+        SELECT CASE WHEN bool_or(c.column_type = 'jsonb') THEN 0 ELSE c_rows * count(*) FILTER (WHERE p_channels IS NULL OR c.channel = ANY (p_channels)) / count(*) END,
+            min(format('%I.%I', p_source.wide_schema, p.wide_table))
+        INTO v_limit, v_table
         FROM pymig.channel AS c JOIN pymig.part AS p USING (source, entity, part)
-        WHERE c.source = p_source.source AND c.entity = p_entity AND (p_channels IS NULL OR c.channel = ANY (p_channels))
-        GROUP BY p.part, p.wide_table
-    ) AS c
+        WHERE c.source = p_source.source AND c.entity = p_entity;
+        IF v_limit > 0 THEN
+            EXECUTE format('SELECT count(*) FROM (SELECT FROM %s AS w WHERE true%s LIMIT %s) AS w', v_table, pymig._span_sql(p_source, p_from, p_to), v_limit + 1) INTO v_rows;
+            IF v_rows <= v_limit THEN
+                RETURN pymig._read_rows_sql(p_source, p_entity, p_channels, p_from, p_to);
+            END IF;
+        END IF;
+    END IF;
+    RETURN pymig._read_columns_sql(p_source, p_entity, p_channels, p_from, p_to);
+END
 $$;
 COMMENT ON FUNCTION pymig._read_wide_sql(pymig.source, text, text[], text, text) IS
-    'SELECT of cells (channel, time, value as text, kind) from the wide tables. NULL: all channels, no bound.';
+    'SELECT of cells (channel, time, value as text, kind) from the wide tables, in whichever way is cheaper: by columns, or of a few rows with many columns by rows. NULL: all channels, no bound.';
 
 -- sql/core/functions/_recompute.sql
 CREATE OR REPLACE FUNCTION pymig._recompute(
@@ -6980,6 +7038,19 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._source(text) IS 'Row of a source; with NULL, of the only one. PM001 where that is not one.';
+
+-- sql/core/functions/_span_sql.sql
+CREATE OR REPLACE FUNCTION pymig._span_sql(p_source pymig.source, p_from text, p_to text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT concat(
+        CASE WHEN p_from IS NOT NULL THEN format(' AND w.%I >= %L::%s', p_source.time_column, p_from, p_source.time_type) END,
+        CASE WHEN p_to IS NOT NULL THEN format(' AND w.%I < %L::%s', p_source.time_column, p_to, p_source.time_type) END)
+$$;
+COMMENT ON FUNCTION pymig._span_sql(pymig.source, text, text) IS 'Conditions, each behind AND, for the rows w of a wide table from one time on, before another; NULL: no bound.';
 
 -- sql/core/functions/_spans_sql.sql
 CREATE OR REPLACE FUNCTION pymig._spans_sql(p_source pymig.source, p_column text, p_bucket bigint)

@@ -70,7 +70,7 @@ class Ship:
             return False
         if self.step is Step.MOVE:
             return self.limit is None or self.workers < self.limit
-        return self.workers == 0
+        return self.workers == 0 and not (self.step is Step.BEGIN and self.held_up_by)
 
     def rest(self, seconds: float) -> None:
         """Leave it alone for a while."""
@@ -149,8 +149,8 @@ class Fleet:
                     ship.fail(error)
         self._note_end()
 
-    def take(self) -> Ship | None:
-        """A ship with something to do, for one worker; None: there is none just now."""
+    def take(self) -> tuple[Ship, Step] | None:
+        """A ship and what is to be done with it, for one worker; None: nothing just now."""
         now = time.monotonic()
         with self._lock:
             # One at a time: they would wait for each other at the narrow table's lock.
@@ -158,7 +158,7 @@ class Fleet:
             for ship in self.ships:
                 if ship.is_free(now) and not (ship.step is Step.BEGIN and is_beginning):
                     ship.workers += 1
-                    return ship
+                    return ship, ship.step
         return None
 
     def give_back(self, ship: Ship) -> None:
@@ -192,12 +192,16 @@ class Fleet:
         source = self.options.source
         try:
             session.run(disk.report)
-            limits = session.select("worker_limits", p_source=source)
-            of_ship = {row["entity"]: row["workers"] for row in limits}
-            self.wanted = of_ship.get(None) or self.options.workers
+            rows = session.select("fleet_settings", p_source=source)
+            workers = {row["entity"]: row["workers"] for row in rows}
+            held = {row["entity"]: row["held_up_by"] for row in rows}
+            self.wanted = workers[None] or self.options.workers
             for ship in self.ships:
-                ship.limit = of_ship.get(ship.name)
-                if (step := ship.step) is Step.BEGIN and ship.workers:
+                ship.limit = workers.get(ship.name)
+                if (step := ship.step) is Step.BEGIN:
+                    # One question for all: hundreds of ships may wait.
+                    ship.held_up_by = held.get(ship.name) or held[None]
+                if step is Step.BEGIN and ship.workers:
                     self._board.show(ship.name, step, [])
                 elif step in (Step.MOVE, Step.VERIFY):
                     rows = session.select("progress", p_entity=ship.name, p_source=source)
@@ -223,12 +227,13 @@ class _Worker(threading.Thread):
         steps = {Step.BEGIN: self._begin, Step.MOVE: self._move, Step.VERIFY: self._verify}
         with self._session:
             while fleet.needs(self.number):
-                ship = fleet.take()
-                if ship is None:
+                taken = fleet.take()
+                if taken is None:
                     fleet.stop.wait(_WAIT_SECONDS)
                     continue
+                ship, step = taken
                 try:
-                    steps[ship.step](ship)
+                    steps[step](ship)
                 except Exception as error:  # raised again by whoever reads the ship
                     if not fleet.stop.is_set():
                         ship.fail(said := unexpected(error))
@@ -246,7 +251,6 @@ class _Worker(threading.Thread):
         options = self._fleet.options
         ship.held_up_by = self._select("held_up_by", ship)["held_up_by"]
         if ship.held_up_by:
-            ship.rest(_HELD_SECONDS)
             return
         ship.began = time.monotonic()
         self._call(

@@ -51,6 +51,7 @@ WRITES: LiteralString = """
 SELECT pymig.backfill_chunk('Y');
 SELECT pymig.verify_bucket('X', 0);
 SELECT pymig.look_at_throttle();
+SELECT pymig.fleet_settings();
 SELECT pymig.look_at_alerts('0');
 SELECT pymig.report_throttle('disk used', 1);
 SELECT pymig.events_to_tell('log', 'INFO')
@@ -63,7 +64,6 @@ SELECT * FROM pymig.plan('Y');
 SELECT * FROM pymig.progress('X');
 SELECT * FROM pymig.resolve_entities('all');
 SELECT * FROM pymig.list_alerts();
-SELECT * FROM pymig.worker_limits();
 SELECT * FROM pymig.event_counts();
 SELECT pymig.workers_alive();
 SELECT pymig.certificate_fault('X');

@@ -8162,6 +8162,28 @@ $$;
 COMMENT ON FUNCTION pymig.figures() IS
     'The figures of a database for a chart over time. rows_done, problems (WARNING and CRITICAL events) and wal_bytes (of the whole server) rise: their increase a second is a rate. bytes_done is the narrow bytes of rows_done by today''s average row; NULL without statistics. Example: SELECT * FROM pymig.figures()';
 
+-- sql/core/functions/fleet_settings.sql
+CREATE OR REPLACE FUNCTION pymig.fleet_settings(p_source text DEFAULT NULL, OUT entity text, OUT workers int, OUT held_up_by text)
+RETURNS SETOF record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source pymig.source := pymig._source(p_source);
+BEGIN
+    PERFORM pymig.look_at_throttle();
+    -- Whoever is cancelled does not wait: the command that asks next is to end.
+    RETURN QUERY
+    SELECT NULL::text, v_source.workers, CASE WHEN NOT v_source.is_cancelled THEN pymig._held_up(v_source.source, NULL) END
+    UNION ALL
+    SELECT e.entity, e.workers, CASE WHEN e.paused_at IS NOT NULL AND NOT (e.is_cancelled OR v_source.is_cancelled) THEN pymig._held_up(e.source, e.entity) END
+    FROM pymig.entity AS e
+    WHERE e.source = v_source.source AND (e.workers IS NOT NULL OR e.paused_at IS NOT NULL);
+END
+$$;
+COMMENT ON FUNCTION pymig.fleet_settings(text) IS
+    'What a command that moves many entities heeds while it runs, asked twice a second: of the source (entity NULL) and of entities for which something is set, how many workers (set_workers), and why their history has to wait. NULL: as the command was started, it need not.';
+
 -- sql/core/functions/held_up_by.sql
 CREATE OR REPLACE FUNCTION pymig.held_up_by(p_entity text, p_source text DEFAULT NULL)
 RETURNS text
@@ -8957,20 +8979,6 @@ END
 $$;
 COMMENT ON FUNCTION pymig.verify_bucket(text, bigint, boolean, text) IS
     'Compares every cell of one bucket exactly, repairs it by a recompute if asked to, and records the result (which it returns; NULL where the partitions of the source changed meanwhile: let the worker look at them and compare again). Takes no lock that ingest would wait for.';
-
--- sql/core/functions/worker_limits.sql
-CREATE OR REPLACE FUNCTION pymig.worker_limits(p_source text DEFAULT NULL, OUT entity text, OUT workers int)
-RETURNS SETOF record
-LANGUAGE sql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT NULL, s.workers FROM pymig.source AS s WHERE s.source = (pymig._source(p_source)).source AND s.workers IS NOT NULL
-    UNION ALL
-    SELECT e.entity, e.workers FROM pymig.entity AS e WHERE e.source = (pymig._source(p_source)).source AND e.workers IS NOT NULL
-$$;
-COMMENT ON FUNCTION pymig.worker_limits(text) IS
-    'What set_workers has set for a source (entity NULL) and its entities; commands that move history ask twice a second.';
 
 -- sql/core/functions/workers_alive.sql
 CREATE OR REPLACE FUNCTION pymig.workers_alive()

@@ -302,8 +302,8 @@ BUILT_FROM_QUOTED_PARTS: Final = frozenset(
         "_pending_by_entity",
         "_quarantine_closed", "_quarantine_rows", "_queue_partition", "_read_both", "_recompute",
         "_recompute_by_arrays", "_recompute_singly", "_record_newcomers", "_require_writable",
-        "_read_wide_sql", "_restore_rows", "_retire_bucket", "_superseded_rows", "_swap_promoted", "_write_cells",
-        "create_compat_view", "read",
+        "_read_wide_sql", "_restore_rows", "_retire_bucket", "_superseded_rows", "_swap_promoted",
+        "_write_cells", "create_compat_view", "read",
     }
 )  # fmt: skip
 #: What runs a SELECT that the owner of pymig wrote into a table.

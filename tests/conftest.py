@@ -29,7 +29,7 @@ ROOM: Final = 6 * 1024**3  # bytes of memory the servers of all xdist workers ma
 SERVER_CHOICE: Final = "PYMIG_TEST_PG"
 #: A run with --brief takes one of so many seeds, and of so many cases of a parametrised test.
 SEED_SHARE: Final = 5
-CASE_SHARE: Final = 6
+CASE_SHARE: Final = 8
 #: Tests of the command line, of Python and of texts that are made without a look at the version.
 SAME_EVERYWHERE: Final = frozenset(
     {
@@ -92,7 +92,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--brief",
         action="store_true",
-        help="nothing that is the same everywhere; of parameters every sixth, of seeds every fifth",
+        help="nothing that is the same everywhere; of parameters every 8th, of seeds every 5th",
     )
 
 

@@ -319,6 +319,7 @@ def prepared(db: Database, request: pytest.FixtureRequest) -> psycopg.Connection
     return _prepared(db, BY_KEY if request.param == "by_key" else BY_TIME)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "column_types,index", [("text", BY_TIME), ("native", BY_KEY)], ids=("text", "native")
 )

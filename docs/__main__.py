@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -20,11 +19,11 @@ import psycopg
 import typer
 from psycopg.rows import dict_row
 
+from docs.scratch import scratch_server
 from pymig import errors, settings
 from pymig.cli import app
 from pymig.install import install
 from pymig.render import CORE_FOLDERS, render_folder
-from pymig.server import Cluster
 
 HERE: Final = Path(__file__).resolve().parent
 REFERENCE: Final = HERE / "reference"
@@ -273,16 +272,10 @@ def _query(conn: psycopg.Connection[Any], name: str) -> list[Row]:
 
 def main() -> None:
     """Install pymig into a server of its own that lives for a moment, and write the files."""
-    with tempfile.TemporaryDirectory(prefix="pymig-docs-") as folder:
-        Path(folder).chmod(0o755)
-        cluster = Cluster(Path(folder) / "server", fast=True)
-        try:
-            cluster.start()
-            install(cluster.url())
-            with psycopg.connect(cluster.url(), autocommit=True) as conn:
-                pages = reference(conn)
-        finally:
-            cluster.remove()
+    with scratch_server() as url:
+        install(url)
+        with psycopg.connect(url, autocommit=True) as conn:
+            pages = reference(conn)
     REFERENCE.mkdir(exist_ok=True)
     for name, text in pages.items():
         (REFERENCE / name).write_text(text, "utf-8")

@@ -8,6 +8,7 @@ from typing import Final
 
 from rich.text import Text
 
+from pymig.show import COLOURS
 from pymig.watch import Rates, Row
 
 #: Those that need somebody to look at them first, then those that work, then those that are done.
@@ -22,16 +23,6 @@ STATES: Final = (
     "known",
     "rolled_back",
 )
-COLOURS: Final = {
-    "finalized": "bold green",
-    "cut_over": "bold green",
-    "verified": "green",
-    "backfilled": "cyan",
-    "syncing": "yellow",
-    "failed": "bold red",
-    "known": "dim",
-    "rolled_back": "dim",
-}
 _BAR, _SPARK, _NAME = 8, 12, 28  # characters
 _REASON: Final = "held up by"
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")

@@ -78,16 +78,17 @@ class Ship:
 
     def go_on(self, done: Step) -> None:
         """Take the step after the one that is done, unless another worker did."""
-        if self.step is done:
-            self._end(None) if done is self.last else self._enter(Step(done + 1))
+        if self.step is not done:
+            return
+        if done is self.last:
+            self._end(None)
+        else:
+            self.step = Step(done + 1)
 
     def fail(self, error: PymigError) -> None:
         """End it; the first error counts."""
         if self.step is not Step.DONE:
             self._end(error)
-
-    def _enter(self, step: Step) -> None:
-        self.step = step
 
     def _end(self, error: PymigError | None) -> None:
         self.step, self.error, self.seconds = Step.DONE, error, time.monotonic() - self.began

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from pymig.db import Row
 
-_COLOURS: Final = {
+#: Of the states of a ship.
+COLOURS: Final = {
     "finalized": "bold green",
     "cut_over": "bold green",
     "verified": "green",
@@ -269,7 +270,7 @@ def _status_cells(row: Row) -> dict[str, Text]:
         "table": (row["wide_table"] or "").rpartition(".")[2],
     }
     cells = {name: Text(value) for name, value in shown.items()}
-    cells["state"].stylize(_COLOURS.get(row["state"], ""))
+    cells["state"].stylize(COLOURS.get(row["state"], ""))
     return cells
 
 

@@ -7,7 +7,6 @@ history, and looks at it with the system's Chromium.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ import psycopg
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
+from docs.scratch import scratch_server
 from pymig.console.serve import Options, serve
 from pymig.demo import create_fleet, live_fleet
 from pymig.install import install
-from pymig.server import Cluster
 
 IMAGES: Final = Path(__file__).resolve().parents[1] / "images"
 SHIPS: Final = 9
@@ -58,14 +57,8 @@ FROM (SELECT t.* FROM tenant.tbl_data_timeseries AS t WHERE t.ship_id = %s ORDER
 def main() -> None:
     """Take all pictures."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pymig-screenshots-") as folder:
-        Path(folder).chmod(0o755)
-        cluster = Cluster(Path(folder) / "server", fast=True)
-        try:
-            cluster.start()
-            take_all(cluster.url())
-        finally:
-            cluster.remove()
+    with scratch_server() as url:
+        take_all(url)
 
 
 def take_all(url: str) -> None:

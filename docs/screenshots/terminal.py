@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-import tempfile
 import threading
 import time
 import tomllib
@@ -20,13 +19,13 @@ from typing import Final
 import psycopg
 from rich.console import Console
 
+from docs.scratch import scratch_server
 from pymig import db
 from pymig.demo import create_fleet, live_fleet
 from pymig.install import install
 from pymig.migrate import Options, migrate_ships
 from pymig.paths import alembic_folder
 from pymig.screen import Watch
-from pymig.server import Cluster
 from pymig.watch import find
 
 IMAGES: Final = Path(__file__).resolve().parents[1] / "images"
@@ -45,18 +44,12 @@ PAUSE: Final = 1.5  # seconds between two chunks
 def main() -> None:
     """Make a server and a fleet, migrate most of it, take the pictures."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pymig-docs-") as folder:
-        Path(folder).chmod(0o755)
-        cluster = Cluster(Path(folder) / "server", fast=True)
-        try:
-            cluster.start()
-            with psycopg.connect(cluster.url(), autocommit=True) as conn:
-                make_fleet(conn, cluster.url())
-            with live_fleet(cluster.url()):
-                migrate_ships(cluster.url(), "Aurora,Borealis,Carina", options=Options(workers=1))
-                picture = asyncio.run(status_watch(cluster.url()))
-        finally:
-            cluster.remove()
+    with scratch_server() as url:
+        with psycopg.connect(url, autocommit=True) as conn:
+            make_fleet(conn, url)
+        with live_fleet(url):
+            migrate_ships(url, "Aurora,Borealis,Carina", options=Options(workers=1))
+            picture = asyncio.run(status_watch(url))
     (IMAGES / "status-watch.svg").write_text(picture, "utf-8")
     print("docs/images/status-watch.svg is written.")
 

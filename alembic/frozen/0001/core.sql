@@ -3405,7 +3405,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._has_to_wait(text, text) IS
-    'Why the history of an entity has to wait, the throttle measured anew where that is due; NULL: it goes on. Whoever is about to move, verify or retire history asks this; _held_up only tells what is known.';
+    'Why the history of an entity has to wait, the throttle measured anew where that is due; NULL: it goes on. Workers ask this before they retire, and held_up_by, which commands ask; _held_up only tells what is known.';
 
 -- sql/core/functions/_has_triggers.sql
 CREATE OR REPLACE FUNCTION pymig._has_triggers(p_source text, p_relation regclass)
@@ -6346,22 +6346,6 @@ END
 $$;
 COMMENT ON FUNCTION pymig._require_no_closed_range(text, text) IS 'PM024 where dropping the wide table of an entity would destroy the only copy of its rows.';
 
--- sql/core/functions/_require_not_cancelled.sql
-CREATE OR REPLACE FUNCTION pymig._require_not_cancelled(p_source text, p_entity text)
-RETURNS void
-LANGUAGE plpgsql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF pymig._is_cancelled(p_source, p_entity) THEN
-        RAISE EXCEPTION 'the work on % was %', quote_literal(p_entity), pymig._held_up(p_source, p_entity)
-            USING ERRCODE = 'PM064', HINT = format('What is done stays. CALL pymig.resume(%L) takes that back; then the same command goes on where it stopped.', p_entity);
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION pymig._require_not_cancelled(text, text) IS 'PM064 where somebody cancelled the work on the history of an entity.';
-
 -- sql/core/functions/_require_read_committed.sql
 CREATE OR REPLACE FUNCTION pymig._require_read_committed()
 RETURNS void
@@ -7967,8 +7951,7 @@ BEGIN
         outcome := 'done';
         RETURN;
     END IF;
-    held_up_by := pymig._has_to_wait(v_source.source, p_entity);
-    PERFORM pymig._require_not_cancelled(v_source.source, p_entity);
+    held_up_by := pymig.held_up_by(p_entity, v_source.source);
     IF held_up_by IS NOT NULL THEN
         outcome := 'held';
         RETURN;
@@ -8193,12 +8176,15 @@ AS $$
 DECLARE
     v_source text := (pymig._source(p_source)).source;
 BEGIN
-    PERFORM pymig._require_not_cancelled(v_source, p_entity);
+    IF pymig._is_cancelled(v_source, p_entity) THEN
+        RAISE EXCEPTION 'the work on % was %', quote_literal(p_entity), pymig._held_up(v_source, p_entity)
+            USING ERRCODE = 'PM064', HINT = format('What is done stays. CALL pymig.resume(%L) takes that back; then the same command goes on where it stopped.', p_entity);
+    END IF;
     RETURN pymig._has_to_wait(v_source, p_entity);
 END
 $$;
 COMMENT ON FUNCTION pymig.held_up_by(text, text) IS
-    'Why the history of an entity has to wait just now (paused, throttled), the throttle measured anew; NULL: it need not. Asked before an entity is begun. PM064 where the work was cancelled. Example: SELECT pymig.held_up_by(''SHIP1'')';
+    'Why the history of an entity has to wait just now (paused, throttled), the throttle measured anew; NULL: it need not. Asked by commands before they begin with an entity, and before each chunk and bucket. PM064 where the work was cancelled. Example: SELECT pymig.held_up_by(''SHIP1'')';
 
 -- sql/core/functions/index_statements.sql
 CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)
@@ -8440,13 +8426,15 @@ BEGIN
     FOR r_alert IN SELECT a.* FROM pymig.alert AS a ORDER BY a.alert FOR NO KEY UPDATE SKIP LOCKED LOOP
         v_over := NULL;
         v_error := NULL;
-        BEGIN
-            EXECUTE format('SELECT jsonb_agg(m) FROM (%s) AS m (source, entity, value) WHERE m.value > $1', r_alert.measure)
-            INTO v_over USING r_alert.max_value;
-        EXCEPTION
-            WHEN OTHERS THEN
-                v_error := format('%s (%s)', SQLERRM, SQLSTATE);
-        END;
+        IF r_alert.max_value IS NOT NULL THEN
+            BEGIN
+                EXECUTE format('SELECT jsonb_agg(m) FROM (%s) AS m (source, entity, value) WHERE m.value > $1', r_alert.measure)
+                INTO v_over USING r_alert.max_value;
+            EXCEPTION
+                WHEN OTHERS THEN
+                    v_error := format('%s (%s)', SQLERRM, SQLSTATE);
+            END;
+        END IF;
         UPDATE pymig.alert AS a SET checked_at = clock_timestamp(), error = v_error WHERE a.alert = r_alert.alert;
         IF v_error IS NULL THEN
             PERFORM pymig._keep_alert_state(r_alert.alert, coalesce(v_over, '[]'));
@@ -10438,8 +10426,7 @@ DECLARE
     v_why text;
 BEGIN
     LOOP
-        v_why := pymig._has_to_wait(p_source, p_entity);
-        PERFORM pymig._require_not_cancelled(p_source, p_entity);
+        v_why := pymig.held_up_by(p_entity, p_source);
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;

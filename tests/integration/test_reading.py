@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any, Final, LiteralString
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.oracle import Narrow, default_narrow, difference
+from tests.waiting import sync_until
 
 DEFAULT: LiteralString = """
 CREATE SCHEMA tenant;
@@ -556,11 +556,8 @@ def test_the_compat_view_follows(db: Database) -> None:
     conn.execute(
         "INSERT INTO tenant.tbl_data_timeseries (ship_id, data_channel_id, created_time, double_v, value_format) VALUES ('X', '/int', '2024-01-02', 0.5, 'Decimal')"
     )
-    end = time.monotonic() + 30  # it waits for older snapshots, and autovacuum has some
-    promoted = "SELECT FROM pymig.channel WHERE channel = '/int' AND column_type = 'float8'"
-    while not conn.execute(promoted).fetchall():
-        assert time.monotonic() < end, "the column has not been promoted"
-        conn.execute("CALL pymig.sync_pending()")
+    promoted: LiteralString = "SELECT column_type FROM pymig.channel WHERE channel = '/int'"
+    sync_until(conn, promoted, "float8", "/int is not promoted")
     assert conn.execute(count).fetchone() == (1104,)
     assert conn.execute(
         "SELECT double_v FROM tenant.tbl_data_timeseries_compat WHERE ship_id = 'X' AND data_channel_id = '/int' AND created_time = '2024-01-02'"

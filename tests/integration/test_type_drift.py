@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Database
 from tests.oracle import Narrow, difference
 from tests.races.interleave import SOURCE, TABLE, WIDE, Stage
+from tests.waiting import sync_until
 
 FORMATS: Final = {
     "double_v": "Decimal",
@@ -135,13 +136,13 @@ def test_other_sources(db: Database) -> None:
     conn.execute("CALL pymig.migrate('1', p_allow_scan => true)")
     conn.execute(add, [1, HOURS[1], None, "2.500000", None])
     conn.execute(add, [2, HOURS[2], None, None, '{"a": 1}'])
-    for _ in range(6):
-        conn.execute("CALL pymig.sync_pending()")
+    promoted: LiteralString = (
+        "SELECT string_agg(column_type, ', ' ORDER BY channel) FROM pymig.channel_map"
+    )
+    sync_until(conn, promoted, "numeric, text", "not both are promoted")
     narrow = Narrow("n", "n", "ship", "ch", "ts", ("i", "n", "j"), tie_break=("id",))
     assert difference(conn, narrow) == []
     conn.execute("CALL pymig.verify('1')")
-    found = conn.execute("SELECT channel, column_type FROM pymig.channel_map ORDER BY 1").fetchall()
-    assert found == [("1", "numeric"), ("2", "text")]
 
 
 def test_quarantine_is_the_default(stage: Stage) -> None:
@@ -298,8 +299,8 @@ def test_what_retention_keeps_is_promoted_too(db: Database, broken: bool) -> Non
         " ('x', 'a', '2024-03-02', NULL, 'off')"
         " ON CONFLICT (ship, ch, ts) DO UPDATE SET v = excluded.v, s = excluded.s"
     )
-    for _ in range(6):
-        conn.execute("CALL pymig.sync_pending()")
+    promoted: LiteralString = "SELECT column_type FROM pymig.channel_map WHERE channel = 'a'"
+    sync_until(conn, promoted, "text", "a is not promoted")
     found = [row[0] for row in conn.execute("SELECT a FROM t_x ORDER BY ts").fetchall()]
     kept = ["0.5", "1.5", "2.5", "3.5", "off", "5.5", "6.5", "7.5"]
     assert found == (["99", *kept[1:]] if broken else kept)

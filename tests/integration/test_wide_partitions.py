@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.oracle import Narrow, difference
+from tests.waiting import sync_until
 
 TIMES: Final[dict[str, tuple[LiteralString, str | None]]] = {
     "timestamp": ("x.t", None),
@@ -179,12 +180,9 @@ def test_promoted_and_written_in_the_wide_shape(db: Database) -> None:
     conn.execute("CALL pymig.set_type_drift(NULL, 'promote')")
     conn.execute("CALL pymig.migrate('X')")
     conn.execute("INSERT INTO n VALUES ('X', 'c1', '2024-05-01', 1.5, NULL, 'D')")
-    for _ in range(5):
-        conn.execute("CALL pymig.sync_pending()")
+    column_type: LiteralString = "SELECT column_type FROM pymig.channel_map WHERE channel = 'c1'"
+    sync_until(conn, column_type, "float8", "c1 is not promoted")
     narrow = Narrow("n", "n", "ship", "ch", "ts", ("d", "i"), "f", {"D": "d", "I": "i"})
-    assert conn.execute(
-        "SELECT column_type FROM pymig.channel_map WHERE channel = 'c1'"
-    ).fetchone() == ("float8",)
     _equal(conn, narrow)
     conn.execute("CALL pymig.certify('X')")
     conn.execute("CALL pymig.cut_over('X')")

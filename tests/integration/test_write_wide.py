@@ -17,6 +17,7 @@ from psycopg import sql
 
 from tests.conftest import Database
 from tests.oracle import Narrow, default_narrow, difference
+from tests.waiting import sync_until
 
 DEFAULT: LiteralString = """
 CREATE SCHEMA tenant;
@@ -420,12 +421,8 @@ def test_the_view_follows_its_table(fleet: psycopg.Connection[Any]) -> None:
             "INSERT INTO tenant.tbl_data_timeseries (ship_id, data_channel_id, created_time, double_v, value_format)"
             " VALUES ('X', '/int', '2024-01-02', 0.5, 'Decimal')"
         )
-        for _ in range(5):
-            fleet.execute("CALL pymig.sync_pending()")
-        assert (
-            _value(fleet, "SELECT column_type FROM pymig.channel WHERE channel = '/int'")
-            == "float8"
-        )
+        column_type: LiteralString = "SELECT column_type FROM pymig.channel WHERE channel = '/int'"
+        sync_until(fleet, column_type, "float8", "/int is not promoted")
         fleet.execute(f"UPDATE {X}_rw SET \"/int\" = 0.25 WHERE created_time = '{FIRST}'".encode())
         fleet.execute("CALL pymig.sync_pending()")
         assert difference(fleet, CASES["default"].narrow) == []

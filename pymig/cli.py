@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -358,9 +359,13 @@ def migrate(
         float | None,
         typer.Option(help="Seconds after which they follow by themselves.", min=0),
     ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Try settings on the way, keep the fastest (pymig[tune])."),
+    ] = False,
 ) -> None:
     """Bring ships into sync, move their history, verify every cell. Stop and rerun as you like."""
-    from pymig.migrate import Canary, migrate_ships
+    from pymig.migrate import Canary, Tuning, migrate_ships
 
     if canary_pause is not None and not canary:
         raise UsageError("There is no canary to wait for.", "Name it: --canary SHIP.")
@@ -374,11 +379,12 @@ def migrate(
         allow_scan=allow_scan,
         lock_wait_seconds=lock_wait,
     )
+    tuning = Tuning(tunes_workers=not (workers or "workers" in Settings.load().model_fields_set))
     with _stoppable() as stop:
         report = migrate_ships(
             _conninfo(),
             ship,
-            options=options,
+            options=replace(options, tuning=tuning if tune else None),
             progress=_progress(options.source),
             stop=stop,
             canary=Canary(canary, canary_pause) if canary else None,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import IntEnum
 from typing import Final
 
@@ -28,6 +29,30 @@ _HELD_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True)
+class Setting:
+    """How a ship's chunks are moved, where nobody set it; None leaves it to the database."""
+
+    strategy: str | None = None
+    chunk_target: float | None = None
+    """Seconds."""
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How much may be tried to find faster settings: `pymig.tuner`."""
+
+    share: float = 0.2
+    """Of the time a ship takes, what may go to trials."""
+    trials: int = 10
+    """So many for a shape of ships, then the best is known; once more each that seems better."""
+    seconds: float = 2.0
+    """A trial takes so long at least, and until each worker has moved a chunk."""
+    tunes_workers: bool = True
+    """False: somebody said how many."""
+
+
+@dataclass(frozen=True)
 class Options:
     """How to migrate: None leaves a choice to the source's settings."""
 
@@ -38,6 +63,7 @@ class Options:
     allow_scan: bool = False
     lock_wait_seconds: float = 600.0
     repair: bool = False
+    tuning: Tuning | None = None
 
 
 class Step(IntEnum):
@@ -58,6 +84,7 @@ class Ship:
     last: Step
     workers: int = 0
     limit: int | None = None
+    setting: Setting = field(default_factory=Setting)
     rests_until: float = 0.0
     held_up_by: str | None = None
     error: PymigError | None = None
@@ -115,24 +142,25 @@ class Fleet:
         self.stop: Final = stop or threading.Event()
         self.ships: Final = [Ship(name, first, last) for name in names]
         self.wanted = options.workers
+        self.workers_set: int | None = None
         self._board: Final = _Board(progress, done)
         self._lock: Final = threading.Lock()
         self._ended: Final = threading.Event()
         self._workers: Final[list[_Worker]] = []
 
-    def run(self, look_on: Callable[[db.Session], None] | None = None) -> None:
+    def run(self, look_on: Sequence[Callable[[Fleet, db.Session], None]] = ()) -> None:
         """Work until every ship is done; their errors are in the ships. Raises InterruptedByUser.
 
-        look_on: called twice a second, with a connection.
+        look_on: each is called twice a second, with a connection.
         """
         with db.Session(self.conninfo, "progress", self.stop) as look:
             try:
                 while not self._ended.is_set() and not self.stop.is_set():
                     self._start_missing()
                     self._look(look)
-                    if look_on:
+                    for each in look_on:
                         with suppress(PymigError):  # the workers will say what is wrong
-                            look_on(look)
+                            each(self, look)
                     self._ended.wait(_LOOK_SECONDS)
             finally:
                 self._wait_for_workers()
@@ -196,7 +224,9 @@ class Fleet:
             rows = session.select("fleet_settings", p_source=source)
             workers = {row["entity"]: row["workers"] for row in rows}
             held = {row["entity"]: row["held_up_by"] for row in rows}
-            self.wanted = workers[None] or self.options.workers
+            self.workers_set = workers[None]
+            tuned = (s.setting.workers for s in self.ships if s.step is Step.MOVE)
+            self.wanted = self.workers_set or next(filter(None, tuned), self.options.workers)
             for ship in self.ships:
                 ship.limit = workers.get(ship.name)
                 if (step := ship.step) is Step.BEGIN:
@@ -265,9 +295,13 @@ class _Worker(threading.Thread):
         ship.go_on(Step.BEGIN)
 
     def _move(self, ship: Ship) -> None:
-        fleet = self._fleet
+        fleet, setting = self._fleet, ship.setting
         step = self._select(
-            "backfill_chunk", ship, p_workers=min(ship.limit or fleet.wanted, fleet.wanted)
+            "backfill_chunk",
+            ship,
+            p_workers=min(ship.limit or fleet.wanted, fleet.wanted),
+            p_strategy=setting.strategy,
+            p_target=setting.chunk_target and timedelta(seconds=setting.chunk_target),
         )
         ship.held_up_by = step["held_up_by"]
         match step["outcome"]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from pymig import db
 from pymig.errors import NotDoneError, PymigError, UsageError
-from pymig.fleet import Fleet, Options, Ship, Step
+from pymig.fleet import Fleet, Options, Ship, Step, Tuning
 from pymig.progress import Progress, QuietProgress
 from pymig.worker import BackgroundWorker
 
@@ -21,6 +21,7 @@ __all__ = [
     "Canary",
     "MigrationReport",
     "Options",
+    "Tuning",
     "backfill_ships",
     "migrate_ships",
     "resolve_ships",
@@ -84,14 +85,17 @@ def migrate_ships(
     PymigError where nothing could be begun.
     """
     chosen, shown = options or Options(), progress or QuietProgress()
+    look_on = _tuner(chosen, shown)
     with shown.waiting("ships"):
         names = resolve_ships(conninfo, ships, chosen.source, allow_scan=chosen.allow_scan)
     watch = _CanaryWatch(conninfo, canary, names, chosen.source, shown) if canary else None
+    if watch:
+        look_on.append(watch.look)
     fleet = Fleet(conninfo, watch.order if watch else names, chosen, shown, stop)
     worker = BackgroundWorker(conninfo, chosen.source)
     worker.start()
     try:
-        fleet.run((lambda look: watch.look(fleet, look)) if watch else None)
+        fleet.run(look_on)
     finally:
         worker.stop()
     return MigrationReport(fleet.ships)
@@ -106,11 +110,13 @@ def backfill_ships(
     stop: threading.Event | None = None,
 ) -> MigrationReport:
     """Move the history of ships that sync already. Raises InterruptedByUser."""
+    shown = progress or QuietProgress()
+    look_on = _tuner(options, shown)
     fleet = Fleet(
-        conninfo, names, options, progress or QuietProgress(), stop,
+        conninfo, names, options, shown, stop,
         first=Step.MOVE, last=Step.MOVE, done="all of its history is moved",
     )  # fmt: skip
-    fleet.run()
+    fleet.run(look_on)
     return MigrationReport(fleet.ships)
 
 
@@ -131,6 +137,20 @@ def verify_ships(
     )  # fmt: skip
     fleet.run()
     return MigrationReport(fleet.ships)
+
+
+def _tuner(options: Options, progress: Progress) -> list[Callable[[Fleet, db.Session], None]]:
+    """What looks for faster settings while ships are moved, where that is asked for."""
+    if not options.tuning:
+        return []
+    try:
+        from pymig.tuner import Tuner
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--tune needs more packages; {error.name} is missing.",
+            "Install them: pip install 'pymig[tune]'.",
+        ) from error
+    return [Tuner(options.tuning, options.workers, progress).look]
 
 
 class _CanaryWatch:

@@ -15,5 +15,5 @@ BEGIN
 END
 $$;
 DROP TYPE pymig.planned_channel;
-DROP TABLE pymig.retired_bucket, pymig.shadow_read, pymig.certificate, pymig.changed_bucket, pymig.closed_range, pymig.partition, pymig.told, pymig.alert_target, pymig.alert_state, pymig.alert, pymig.event, pymig.throttle, pymig.worker, pymig.lag, pymig.verification, pymig.quarantine, pymig.chunk, pymig.promotion, pymig.channel, pymig.part,
+DROP TABLE pymig.retired_bucket, pymig.shadow_read, pymig.certificate, pymig.changed_bucket, pymig.closed_range, pymig.partition, pymig.told, pymig.alert_target, pymig.alert_state, pymig.alert, pymig.event, pymig.trial, pymig.throttle, pymig.worker, pymig.lag, pymig.verification, pymig.quarantine, pymig.chunk, pymig.promotion, pymig.channel, pymig.part,
     pymig.entity, pymig.source;

@@ -627,6 +627,33 @@ INSERT INTO pymig.throttle (condition, unit, max_value, is_rate, measure, what_t
     ('disk used', '%', 98, false, NULL,
         'The disk of the data directory fills up: make room. A pymig command on the server itself reports this.');
 
+CREATE TABLE pymig.trial (
+    trial bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source text NOT NULL REFERENCES pymig.source ON DELETE CASCADE,
+    column_types text NOT NULL CHECK (column_types IN ('text', 'native')),
+    magnitude int NOT NULL,
+    strategy text NOT NULL,
+    chunk_target interval NOT NULL,
+    workers int NOT NULL,
+    rows_per_second double precision NOT NULL,
+    gain double precision NOT NULL,
+    latency double precision,
+    measured_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX trial_shape ON pymig.trial (source, column_types, magnitude, trial);
+COMMENT ON TABLE pymig.trial IS 'What pymig migrate --tune has tried, and what it came to. The next one begins with the best for the shape of a ship: source, column types, magnitude. Deleted rows are forgotten.';
+COMMENT ON COLUMN pymig.trial.trial IS 'Number of the trial.';
+COMMENT ON COLUMN pymig.trial.source IS 'Source of the ship it was made on.';
+COMMENT ON COLUMN pymig.trial.column_types IS 'Its column types: text or native.';
+COMMENT ON COLUMN pymig.trial.magnitude IS 'Its channels, as the nearest power of ten.';
+COMMENT ON COLUMN pymig.trial.strategy IS 'Pivot strategy that was tried.';
+COMMENT ON COLUMN pymig.trial.chunk_target IS 'How long a chunk was to take.';
+COMMENT ON COLUMN pymig.trial.workers IS 'How many connections moved chunks.';
+COMMENT ON COLUMN pymig.trial.rows_per_second IS 'Narrow rows a second of all of them; 0: ingest was too slow before a chunk was done.';
+COMMENT ON COLUMN pymig.trial.gain IS 'The same as a multiple of what the default moved shortly before, on the same ship; of the default itself 1.';
+COMMENT ON COLUMN pymig.trial.latency IS 'The worst latency of ingest meanwhile, in ms, as the throttle measures it; NULL: there is no limit, or nothing was written.';
+COMMENT ON COLUMN pymig.trial.measured_at IS 'When it ended.';
+
 CREATE TABLE pymig.alert (
     alert text PRIMARY KEY,
     level text NOT NULL CHECK (level IN ('INFO', 'WARNING', 'CRITICAL')),

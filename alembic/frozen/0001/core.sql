@@ -726,6 +726,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._channel_kind(text[]) IS 'What a channel with values of these kinds holds, whatever type its column gets; NULL: it has no values.';
 
+-- sql/core/functions/_channel_magnitude.sql
+CREATE OR REPLACE FUNCTION pymig._channel_magnitude(p_source text, p_entity text)
+RETURNS int
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT round(log(greatest(count(*), 1)))::int FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig._channel_magnitude(text, text) IS 'How many channels an entity has, as the nearest power of ten.';
+
 -- sql/core/functions/_check_keep.sql
 CREATE OR REPLACE FUNCTION pymig._check_keep(p_source pymig.source)
 RETURNS void
@@ -929,48 +940,34 @@ COMMENT ON FUNCTION pymig._check_source_spans(pymig.source, interval, interval) 
 
 -- sql/core/functions/_choose_strategy.sql
 CREATE OR REPLACE FUNCTION pymig._choose_strategy(
-    p_source pymig.source, p_entity pymig.entity, OUT strategy text, OUT is_trial boolean)
+    p_source pymig.source, p_entity pymig.entity, p_wanted text DEFAULT NULL, OUT strategy text, OUT is_trial boolean)
 RETURNS record
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH candidate AS (
-        -- In the order the measurements of docs/explanation/pivot.md put them.
-        SELECT s.strategy, row_number() OVER (ORDER BY s.rank) AS rank
-        FROM (VALUES ('filter', 0), ('transpose', 1), ('json', 2), ('crosstab', 3)) AS s (strategy, rank)
-        WHERE CASE s.strategy
-            WHEN 'filter' THEN (SELECT count(*) FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity.entity) <= 16
-            WHEN 'crosstab' THEN EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'tablefunc')
-            ELSE true END
+    WITH measured AS MATERIALIZED (
+        SELECT r.* FROM pymig._strategy_rates(p_source.source, p_entity.entity) AS r
     ),
-    recent AS MATERIALIZED (
-        SELECT c.strategy, c.narrow_rows, c.seconds
-        FROM pymig.chunk AS c
-        WHERE c.source = p_source.source AND c.entity = p_entity.entity AND c.state = 'done' AND c.narrow_rows > 0
-        ORDER BY c.chunk DESC
-        LIMIT 100
-    ),
-    measured AS (
-        SELECT r.strategy, sum(r.narrow_rows) / nullif(sum(r.seconds), 0) AS rows_per_second FROM recent AS r GROUP BY r.strategy
-    ),
-    done AS (SELECT count(*) AS chunks FROM recent AS r)
+    done AS (SELECT coalesce(sum(m.chunks), 0) AS chunks FROM measured AS m)
     -- The first candidate moves the first four chunks, each other one is then tried on a piece of one, the fastest moves the
     -- rest. Every hundred chunks the others have fallen out of sight and are tried again: data change.
     SELECT p_entity.strategy, false WHERE p_entity.strategy <> 'auto'
     UNION ALL (
         SELECT c.strategy, t.is_trial
-        FROM candidate AS c CROSS JOIN done AS d LEFT JOIN measured AS m USING (strategy)
-        CROSS JOIN LATERAL (SELECT m.strategy IS NULL AND c.rank > 1 AND d.chunks >= 3 + c.rank - 1) AS t (is_trial)
+        FROM pymig._strategies(p_source.source, p_entity.entity) AS c CROSS JOIN done AS d LEFT JOIN measured AS m USING (strategy)
+        CROSS JOIN LATERAL (
+            SELECT m.strategy IS NULL AND CASE WHEN c.strategy = p_wanted THEN d.chunks > 0
+                ELSE c.rank > 1 AND d.chunks >= 3 + c.rank - 1 END) AS t (is_trial)
         WHERE p_entity.strategy = 'auto'
-        ORDER BY t.is_trial DESC, m.rows_per_second DESC NULLS LAST, c.rank
+        ORDER BY c.strategy = p_wanted DESC NULLS LAST, t.is_trial DESC, m.rows_per_second DESC NULLS LAST, c.rank
         LIMIT 1)
 $$;
-COMMENT ON FUNCTION pymig._choose_strategy(pymig.source, pymig.entity) IS
-    'Pivot strategy of the next chunk: the one that was set, or with auto the one that moved most rows a second on this entity so far, once each candidate has had its try. is_trial: this is that try.';
+COMMENT ON FUNCTION pymig._choose_strategy(pymig.source, pymig.entity, text) IS
+    'Pivot strategy of the next chunk: the one that was set, or with auto the wanted one where it is a candidate, else the one that moved most rows a second on this entity so far, once each candidate has had its try. is_trial: this is that try.';
 
 -- sql/core/functions/_chunk_buckets.sql
-CREATE OR REPLACE FUNCTION pymig._chunk_buckets(p_source text, p_entity text)
+CREATE OR REPLACE FUNCTION pymig._chunk_buckets(p_source text, p_entity text, p_target interval DEFAULT NULL)
 RETURNS int
 LANGUAGE sql
 STABLE
@@ -980,9 +977,9 @@ AS $$
     -- 1,000-column statement. At most 64 bucket locks (R18), and at most twice the size that was just measured.
     -- Before anything is measured: about a million narrow rows a second by the planner's estimate.
     WITH target AS (
-        SELECT extract(epoch FROM coalesce(e.chunk_target, s.chunk_target)) AS seconds,
+        SELECT extract(epoch FROM pymig._chunk_target(p_source, p_entity, p_target)) AS seconds,
             (e.last_bucket::numeric - e.first_bucket + 1) / greatest(e.estimated_rows, 1) AS buckets_a_row
-        FROM pymig.source AS s JOIN pymig.entity AS e USING (source)
+        FROM pymig.entity AS e
         WHERE e.source = p_source AND e.entity = p_entity
     )
     SELECT greatest(1, least(64, CASE
@@ -997,7 +994,7 @@ AS $$
         LIMIT 8
     ) AS c
 $$;
-COMMENT ON FUNCTION pymig._chunk_buckets(text, text) IS 'Buckets the next chunks should have to take as long as the chunk target says, by the last ones.';
+COMMENT ON FUNCTION pymig._chunk_buckets(text, text, interval) IS 'Buckets the next chunks should have to take as long as the chunk target says, by the last ones.';
 
 -- sql/core/functions/_chunk_failed.sql
 CREATE OR REPLACE FUNCTION pymig._chunk_failed(p_chunk pymig.chunk, p_sqlstate text, p_error text)
@@ -1091,22 +1088,34 @@ COMMENT ON FUNCTION pymig._chunk_needs_months(pymig.source, pymig.chunk) IS
     'Makes the partitions a chunk missed; the chunk is tried again. What fails here is written to it.';
 
 -- sql/core/functions/_chunk_rows.sql
-CREATE OR REPLACE FUNCTION pymig._chunk_rows(p_source text, p_entity text)
+CREATE OR REPLACE FUNCTION pymig._chunk_rows(p_source text, p_entity text, p_target interval DEFAULT NULL)
 RETURNS double precision
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT extract(epoch FROM coalesce(e.chunk_target, s.chunk_target)) * coalesce(
+    SELECT extract(epoch FROM pymig._chunk_target(p_source, p_entity, p_target)) * coalesce(
         (SELECT sum(c.narrow_rows) / nullif(sum(c.seconds), 0)
          FROM (SELECT c.narrow_rows, c.seconds FROM pymig.chunk AS c
-               WHERE c.source = e.source AND c.entity = e.entity AND c.state = 'done' AND c.narrow_rows > 0 ORDER BY c.chunk DESC LIMIT 8) AS c),
+               WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done' AND c.narrow_rows > 0 ORDER BY c.chunk DESC LIMIT 8) AS c),
         -- Before anything is measured: about so many a second.
         1000000)
+$$;
+COMMENT ON FUNCTION pymig._chunk_rows(text, text, interval) IS 'Narrow rows the next chunks should have to take as long as the chunk target says, by the last ones.';
+
+-- sql/core/functions/_chunk_target.sql
+CREATE OR REPLACE FUNCTION pymig._chunk_target(p_source text, p_entity text, p_wanted interval DEFAULT NULL)
+RETURNS interval
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(e.chunk_target, CASE WHEN s.chunk_target = interval '1 second' THEN p_wanted END, s.chunk_target)
     FROM pymig.source AS s JOIN pymig.entity AS e USING (source)
     WHERE e.source = p_source AND e.entity = p_entity
 $$;
-COMMENT ON FUNCTION pymig._chunk_rows(text, text) IS 'Narrow rows the next chunks should have to take as long as the chunk target says, by the last ones.';
+COMMENT ON FUNCTION pymig._chunk_target(text, text, interval) IS
+    'How long a chunk of an entity should take: as somebody set it for the entity or, other than the default, for its source; else as wanted, else a second.';
 
 -- sql/core/functions/_close_range.sql
 CREATE OR REPLACE FUNCTION pymig._close_range(p_source pymig.source, p_entity text, p_partition pymig.partition)
@@ -1955,7 +1964,8 @@ $$;
 COMMENT ON FUNCTION pymig._database_tablespace() IS 'Default tablespace of this database.';
 
 -- sql/core/functions/_deal_chunks.sql
-CREATE OR REPLACE FUNCTION pymig._deal_chunks(p_source pymig.source, p_entity text, p_workers int DEFAULT 1)
+CREATE OR REPLACE FUNCTION pymig._deal_chunks(
+    p_source pymig.source, p_entity text, p_workers int DEFAULT 1, p_target interval DEFAULT NULL)
 RETURNS int
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -1968,9 +1978,9 @@ LANGUAGE plpgsql
     SET bytea_output = 'hex'
 AS $$
 DECLARE
-    -- Enough for a few workers until the sizes are adapted again.
-    c_chunks constant int := 4;
-    v_size int := pymig._chunk_buckets(p_source.source, p_entity);
+    -- Enough for a few workers until the sizes are adapted again; while sizes are on trial no more than are wanted at once.
+    v_chunks int := CASE WHEN p_target IS NULL THEN 4 ELSE greatest(p_workers, 1) END;
+    v_size int := pymig._chunk_buckets(p_source.source, p_entity, p_target);
     v_entity pymig.entity;
     v_first bigint;
     v_last bigint;
@@ -1979,7 +1989,7 @@ BEGIN
     SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR NO KEY UPDATE;
     -- At the end there is a chunk for each worker, so that all end together.
     v_size := greatest(1, least(v_size, ceil((v_entity.last_bucket::numeric - v_entity.next_bucket + 1) / greatest(p_workers, 1))));
-    WHILE v_dealt < c_chunks AND v_entity.next_bucket IS NOT NULL LOOP
+    WHILE v_dealt < v_chunks AND v_entity.next_bucket IS NOT NULL LOOP
         v_first := CASE WHEN v_entity.next_bucket = v_entity.first_bucket THEN v_entity.first_bucket
                         ELSE pymig._next_narrow_bucket(p_source, p_entity, v_entity.next_bucket) END;
         IF v_first IS NULL OR v_first > v_entity.last_bucket THEN
@@ -1999,7 +2009,7 @@ BEGIN
     RETURN v_dealt;
 END
 $$;
-COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text, int) IS
+COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text, int, interval) IS
     'Deals the next few chunks from where the last one ended, jumping over gaps; no larger than what is left for each of so many workers. Returns how many; 0: the frozen upper bound is reached.';
 
 -- sql/core/functions/_deal_columns.sql
@@ -3012,15 +3022,15 @@ $$;
 COMMENT ON FUNCTION pymig._first_tick_of(pymig.source, bigint) IS 'First tick of a bucket.';
 
 -- sql/core/functions/_fit_chunk.sql
-CREATE OR REPLACE FUNCTION pymig._fit_chunk(p_source pymig.source, p_chunk pymig.chunk)
+CREATE OR REPLACE FUNCTION pymig._fit_chunk(p_source pymig.source, p_chunk pymig.chunk, p_target interval DEFAULT NULL)
 RETURNS pymig.chunk
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_buckets numeric := p_chunk.last_bucket::numeric - p_chunk.first_bucket + 1;
-    v_size numeric := least(v_buckets, pymig._chunk_buckets(p_source.source, p_chunk.entity));
-    v_limit double precision := pymig._chunk_rows(p_source.source, p_chunk.entity);
+    v_size numeric := least(v_buckets, pymig._chunk_buckets(p_source.source, p_chunk.entity, p_target));
+    v_limit double precision := pymig._chunk_rows(p_source.source, p_chunk.entity, p_target);
     v_rows bigint;
 BEGIN
     -- By buckets what the last chunks took, by rows what the planner's histogram of times says: after a gap it is another density.
@@ -3035,7 +3045,7 @@ BEGIN
     RETURN pymig._split_chunk(p_source, p_chunk, (p_chunk.first_bucket + v_size - 1)::bigint);
 END
 $$;
-COMMENT ON FUNCTION pymig._fit_chunk(pymig.source, pymig.chunk) IS
+COMMENT ON FUNCTION pymig._fit_chunk(pymig.source, pymig.chunk, interval) IS
     'A planned chunk that would take more than twice as long as the chunk target says, cut to what does; the rest becomes a chunk of its own. It was dealt before the last ones turned out to be slow, the target was changed, or a gap ended.';
 
 -- sql/core/functions/_fits_kind.sql
@@ -4298,12 +4308,9 @@ AS $$
     -- Not crosstab: its extension may have gone since.
     SELECT coalesce((
         SELECT r.strategy
-        FROM (SELECT c.strategy, c.narrow_rows, c.seconds FROM pymig.chunk AS c
-              WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done' AND c.narrow_rows > 0
-              ORDER BY c.chunk DESC LIMIT 100) AS r
+        FROM pymig._strategy_rates(p_source, p_entity) AS r
         WHERE r.strategy <> 'crosstab'
-        GROUP BY r.strategy
-        ORDER BY sum(r.narrow_rows) / nullif(sum(r.seconds), 0) DESC NULLS LAST
+        ORDER BY r.rows_per_second DESC NULLS LAST
         LIMIT 1), 'transpose')
 $$;
 COMMENT ON FUNCTION pymig._measured_strategy(text, text) IS
@@ -4489,7 +4496,8 @@ COMMENT ON FUNCTION pymig._move_cells(pymig.source, text, text, text, text[]) IS
     'Moves the narrow rows of these channels from one time to another, with all that they have besides a value.';
 
 -- sql/core/functions/_move_chunk.sql
-CREATE OR REPLACE FUNCTION pymig._move_chunk(p_source pymig.source, p_entity pymig.entity, p_chunk pymig.chunk)
+CREATE OR REPLACE FUNCTION pymig._move_chunk(
+    p_source pymig.source, p_entity pymig.entity, p_chunk pymig.chunk, p_strategy text DEFAULT NULL)
 RETURNS pymig.chunk
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -4509,7 +4517,8 @@ BEGIN
         PERFORM set_config('lock_timeout', '10s', true);
         PERFORM pymig._lock_entity(p_source.source, p_entity.entity, p_exclusive => false);
         PERFORM pymig._lock_buckets(p_source.source, p_entity.entity, p_chunk.first_bucket, p_chunk.last_bucket);
-        v_choice := pymig._choose_strategy(p_source, p_entity);
+        -- What failed with the wanted strategy is not tried with it again.
+        v_choice := pymig._choose_strategy(p_source, p_entity, CASE WHEN p_chunk.error IS NULL THEN p_strategy END);
         IF v_choice.is_trial THEN
             -- However slow it turns out to be, it costs a small part of a chunk.
             -- One bucket at least, which may be that of infinity: nothing is added to it.
@@ -4539,7 +4548,7 @@ BEGIN
     RETURN v_chunk;
 END
 $$;
-COMMENT ON FUNCTION pymig._move_chunk(pymig.source, pymig.entity, pymig.chunk) IS
+COMMENT ON FUNCTION pymig._move_chunk(pymig.source, pymig.entity, pymig.chunk, text) IS
     'Recomputes a chunk and marks it done in the same transaction (R12). A new channel gets its column instead, a month its partition; any other error is written to the chunk, which is tried again. One subtransaction a chunk.';
 
 -- sql/core/functions/_narrow_row.sql
@@ -7089,6 +7098,45 @@ $$;
 COMMENT ON FUNCTION pymig._split_chunk(pymig.source, pymig.chunk, bigint, text) IS
     'Ends a chunk with an earlier bucket; what is behind it becomes a planned chunk of its own. Returns the shorter one.';
 
+-- sql/core/functions/_strategies.sql
+CREATE OR REPLACE FUNCTION pymig._strategies(p_source text, p_entity text, OUT strategy text, OUT rank bigint)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- In the order the measurements of docs/explanation/pivot.md put them.
+    SELECT s.strategy, row_number() OVER (ORDER BY s.rank)
+    FROM (VALUES ('filter', 0), ('transpose', 1), ('json', 2), ('crosstab', 3)) AS s (strategy, rank)
+    WHERE CASE s.strategy
+        WHEN 'filter' THEN (SELECT count(*) FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity) <= 16
+        WHEN 'crosstab' THEN EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'tablefunc')
+        ELSE true END
+$$;
+COMMENT ON FUNCTION pymig._strategies(text, text) IS
+    'Pivot strategies worth a try on an entity, the likeliest first: filter with up to 16 channels, crosstab where tablefunc is installed.';
+
+-- sql/core/functions/_strategy_rates.sql
+CREATE OR REPLACE FUNCTION pymig._strategy_rates(
+    p_source text, p_entity text, OUT strategy text, OUT rows_per_second double precision, OUT chunks bigint)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.strategy, sum(r.narrow_rows) / nullif(sum(r.seconds), 0), count(*)
+    FROM (
+        SELECT c.strategy, c.narrow_rows, c.seconds
+        FROM pymig.chunk AS c
+        WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done' AND c.narrow_rows > 0
+        ORDER BY c.chunk DESC
+        LIMIT 100
+    ) AS r
+    GROUP BY r.strategy
+$$;
+COMMENT ON FUNCTION pymig._strategy_rates(text, text) IS
+    'Narrow rows a second that each strategy moved in the last 100 chunks of an entity, and in how many of them.';
+
 -- sql/core/functions/_superseded_rows.sql
 CREATE OR REPLACE FUNCTION pymig._superseded_rows(
     p_source pymig.source, p_entity text, p_narrow_rows bigint, p_chunk pymig.chunk)
@@ -7935,7 +7983,7 @@ COMMENT ON FUNCTION pymig.analyze(text, text, text, int, interval, boolean) IS
 
 -- sql/core/functions/backfill_chunk.sql
 CREATE OR REPLACE FUNCTION pymig.backfill_chunk(
-    p_entity text, p_source text DEFAULT NULL, p_workers int DEFAULT 1,
+    p_entity text, p_source text DEFAULT NULL, p_workers int DEFAULT 1, p_strategy text DEFAULT NULL, p_target interval DEFAULT NULL,
     OUT outcome text, OUT chunk bigint, OUT narrow_rows bigint, OUT seconds double precision, OUT held_up_by text)
 RETURNS record
 LANGUAGE plpgsql
@@ -7964,20 +8012,20 @@ BEGIN
     LIMIT 1
     FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
-        v_chunk := pymig._move_chunk(v_source, v_entity, pymig._fit_chunk(v_source, v_chunk));
+        v_chunk := pymig._move_chunk(v_source, v_entity, pymig._fit_chunk(v_source, v_chunk, p_target), p_strategy);
         outcome := CASE v_chunk.state WHEN 'done' THEN 'moved' ELSE 'retry' END;
         chunk := v_chunk.chunk;
         narrow_rows := v_chunk.narrow_rows;
         seconds := v_chunk.seconds;
-    ELSIF v_entity.next_bucket IS NOT NULL AND pymig._deal_chunks(v_source, p_entity, p_workers) > 0 THEN
+    ELSIF v_entity.next_bucket IS NOT NULL AND pymig._deal_chunks(v_source, p_entity, p_workers, p_target) > 0 THEN
         outcome := 'dealt';
     ELSE
         outcome := pymig._finish_backfill(v_source.source, p_entity);
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pymig.backfill_chunk(text, text, int) IS
-    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done. PM064 where the work was cancelled.';
+COMMENT ON FUNCTION pymig.backfill_chunk(text, text, int, text, interval) IS
+    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. p_strategy, p_target: with which strategy and how long a chunk should take, where nobody set it. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done. PM064 where the work was cancelled.';
 
 -- sql/core/functions/bucket_of.sql
 CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)
@@ -8245,6 +8293,49 @@ $$;
 COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
     'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. An index on a channel costs each rewritten wide row. PM009 for an unknown channel. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
 
+-- sql/core/functions/keep_trial.sql
+CREATE OR REPLACE FUNCTION pymig.keep_trial(
+    p_entity text, p_source text DEFAULT NULL, p_strategy text DEFAULT NULL, p_chunk_target interval DEFAULT NULL, p_workers int DEFAULT NULL,
+    p_rows_per_second double precision DEFAULT 0, p_gain double precision DEFAULT 0, p_latency double precision DEFAULT NULL)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pymig.trial (source, column_types, magnitude, strategy, chunk_target, workers, rows_per_second, gain, latency)
+    SELECT e.source, e.column_types, pymig._channel_magnitude(e.source, e.entity), p_strategy, p_chunk_target, p_workers, p_rows_per_second, p_gain, p_latency
+    FROM pymig.entity AS e
+    WHERE e.source = (pymig._source(p_source)).source AND e.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig.keep_trial(text, text, text, interval, int, double precision, double precision, double precision) IS
+    'Writes what a trial on an entity came to into pymig.trial, under its shape.';
+
+-- sql/core/functions/known_trials.sql
+CREATE OR REPLACE FUNCTION pymig.known_trials(
+    p_entity text, p_source text DEFAULT NULL,
+    OUT strategy text, OUT chunk_target double precision, OUT workers int,
+    OUT trials bigint, OUT gain double precision, OUT rows_per_second double precision, OUT is_within boolean)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The newest only: servers and data change.
+    SELECT t.strategy, extract(epoch FROM t.chunk_target)::float8, t.workers, count(*), avg(t.gain), avg(t.rows_per_second),
+        coalesce(avg(t.latency) <= (SELECT l.max_value FROM pymig.throttle AS l WHERE l.condition = 'ingest latency'), true)
+    FROM (
+        SELECT t.*
+        FROM pymig.entity AS e
+        JOIN pymig.trial AS t USING (source, column_types)
+        WHERE e.source = (pymig._source(p_source)).source AND e.entity = p_entity
+          AND t.magnitude = pymig._channel_magnitude(e.source, e.entity)
+        ORDER BY t.trial DESC
+        LIMIT 200
+    ) AS t
+    GROUP BY t.strategy, t.chunk_target, t.workers
+$$;
+COMMENT ON FUNCTION pymig.known_trials(text, text) IS
+    'What the trials of entities of this one''s shape came to, a row a setting: how often it was tried, the mean of gain and of rows a second; is_within: the mean latency is within the limit the throttle has now. chunk_target is in seconds. Example: SELECT * FROM pymig.known_trials(''SHIP1'')';
+
 -- sql/core/functions/list_alerts.sql
 CREATE OR REPLACE FUNCTION pymig.list_alerts(
     OUT alert text, OUT level text, OUT source text, OUT entity text, OUT value double precision, OUT max_value double precision,
@@ -8509,6 +8600,51 @@ END
 $$;
 COMMENT ON FUNCTION pymig.look_at_throttle() IS
     'Measures the conditions of pymig.throttle, unless somebody did in the last half second, and returns what history has to wait for (NULL: nothing). Whoever moves or verifies history asks; changes are events.';
+
+-- sql/core/functions/look_at_trial.sql
+CREATE OR REPLACE FUNCTION pymig.look_at_trial(
+    p_entity text, p_source text DEFAULT NULL, p_after bigint DEFAULT NULL,
+    OUT strategy text, OUT chunk_target double precision, OUT strategies text[], OUT part_dealt double precision, OUT last_chunk bigint,
+    OUT workers bigint, OUT rows_per_second double precision, OUT latency double precision, OUT is_over boolean)
+RETURNS record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT nullif(e.strategy, 'auto'),
+        extract(epoch FROM coalesce(e.chunk_target, nullif(s.chunk_target, interval '1 second')))::float8,
+        CASE WHEN e.strategy <> 'auto' THEN ARRAY[e.strategy] ELSE c.strategies END,
+        CASE WHEN e.next_bucket IS NULL THEN 1 ELSE (e.next_bucket::numeric - e.first_bucket) / (e.last_bucket::numeric - e.first_bucket + 1) END::float8,
+        (SELECT max(k.chunk) FROM pymig.chunk AS k WHERE k.source = e.source AND k.entity = e.entity),
+        w.workers, w.rows_per_second,
+        l.value, coalesce(l.is_over, false)
+    FROM pymig.source AS s
+    JOIN pymig.entity AS e USING (source)
+    CROSS JOIN LATERAL (
+        -- None before each has had its try; those that are half as fast as the best are not worth another.
+        SELECT CASE WHEN bool_and(r.rows_per_second IS NOT NULL) THEN
+            array_agg(c.strategy ORDER BY r.rows_per_second DESC) FILTER (WHERE r.rows_per_second >= 0.5 * r.best) END AS strategies
+        FROM pymig._strategies(e.source, e.entity) AS c
+        LEFT JOIN (SELECT r.*, max(r.rows_per_second) OVER () AS best FROM pymig._strategy_rates(e.source, e.entity) AS r) AS r USING (strategy)
+    ) AS c
+    CROSS JOIN LATERAL (
+        -- A worker's time from its first chunk to its last has what is between the chunks in it, too.
+        SELECT count(*) AS workers, avg(w.rows_per_second) AS rows_per_second
+        FROM (
+            SELECT sum(k.narrow_rows) / nullif(extract(epoch FROM max(k.finished_at) - min(k.finished_at - k.seconds * interval '1 second')), 0)::float8 AS rows_per_second
+            FROM pymig.chunk AS k
+            WHERE k.source = e.source AND k.entity = e.entity AND k.state = 'done' AND k.chunk > p_after
+            GROUP BY k.finished_by
+        ) AS w
+    ) AS w
+    LEFT JOIN LATERAL (
+        SELECT t.value, t.value > t.max_value AS is_over FROM pymig.throttle AS t
+        WHERE t.condition = 'ingest latency' AND t.max_value IS NOT NULL AND t.checked_at > clock_timestamp() - interval '10 seconds'
+    ) AS l ON true
+    WHERE s.source = (pymig._source(p_source)).source AND e.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig.look_at_trial(text, text, bigint) IS
+    'What pymig migrate --tune looks at twice a second while an entity is moved. What somebody set is not tuned: strategy, chunk_target (seconds). strategies: those worth a trial, the fastest first, NULL while auto still tries them. part_dealt: of the history, 0 to 1. last_chunk: number of the newest; of chunks after p_after, how many workers moved some and the mean of their narrow rows a second. latency: of ingest in ms, where the throttle has a limit for it; is_over: it is greater than that.';
 
 -- sql/core/functions/outside_window.sql
 CREATE OR REPLACE FUNCTION pymig.outside_window(p_from time, p_to time, p_time_zone text, p_days int[] DEFAULT '{1,2,3,4,5,6,7}')

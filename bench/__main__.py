@@ -20,6 +20,7 @@ from bench import (
     stall,
     sync,
     throttle,
+    tune,
 )  # fmt: skip
 from bench.server import connect, load, server
 from pymig.server import Cluster
@@ -43,7 +44,7 @@ def main() -> int:
             "figures": {},
         }
         size = ""
-        if args.suite != "axes":  # it has databases of its own
+        if args.suite not in ("axes", "tune"):  # they have databases of its own
             data |= {"ships": args.ships, "channels": args.channels, "times": args.times}
             size = f"{args.ships} ships × {args.channels} channels × {args.times} times, "  # noqa: RUF001
             say(f"Loading {size}…")
@@ -82,6 +83,7 @@ def arguments() -> argparse.Namespace:
         "stall": 200,
         "throttle": 8000 if args.quick else 40_000,
         "axes": 0,
+        "tune": 0,
         "beyond": 2000 if args.quick else 100_000,
     }
     channels = {"throttle": 200}.get(args.suite, 1000)
@@ -208,6 +210,14 @@ def measure_beyond(
     return beyond.table(data)
 
 
+def measure_tune(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """Whether the tuner pays."""
+    data["figures"] = tune.run(url, args.repeats, args.quick, say)
+    return tune.table(data["figures"])
+
+
 MEASURES = {
     "backfill": measure_backfill,
     "sync": measure_sync,
@@ -218,6 +228,7 @@ MEASURES = {
     "throttle": measure_throttle,
     "axes": measure_axes,
     "beyond": measure_beyond,
+    "tune": measure_tune,
 }
 
 

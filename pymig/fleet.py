@@ -44,7 +44,7 @@ class Tuning:
 
     share: float = 0.2
     """Of the time a ship takes, what may go to trials."""
-    trials: int = 10
+    trials: int = 6
     """So many for a shape of ships, then the best is known; once more each that seems better."""
     seconds: float = 2.0
     """A trial takes so long at least, and until each worker has moved a chunk."""

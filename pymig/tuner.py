@@ -32,6 +32,8 @@ _WORKERS: Final = (1, 2, 4)
 _WORTH: Final = 1.05
 #: A trial ends early below this multiple of the default.
 _HOPELESS: Final = 0.6
+#: For so long the default need not be measured anew, in seconds.
+_FRESH: Final = 3600.0
 #: Below this multiple of what was learned it is not believed for this ship.
 _DOUBTFUL: Final = 0.5
 
@@ -62,12 +64,13 @@ class Known:
     gain: float
     rows_per_second: float
     is_within: bool
+    seconds_ago: float
 
     @classmethod
     def of(cls, row: db.Row) -> Known:
         """Take a row."""
-        values = Values(row["strategy"], row["chunk_target"], row["workers"])
-        return cls(values, row["trials"], row["gain"], row["rows_per_second"], row["is_within"])
+        values = Values(row.pop("strategy"), row.pop("chunk_target"), row.pop("workers"))
+        return cls(values, **row)
 
     @property
     def score(self) -> float:
@@ -242,7 +245,7 @@ class _Course:
         """See how the trial goes and what is next; workers_set: by a person."""
         row = self._look_at(session)
         if self._part_before is None:
-            self._part_before = row["part_dealt"]
+            self._part_before = row["part_done"]
         pins = Pins(row["strategy"], row["chunk_target"], workers_set)
         if pins != self._pins:
             self._begin(pins)
@@ -261,7 +264,7 @@ class _Course:
         return [Known.of(row) for row in session.select("known_trials", **self._asked)]
 
     def _begin_with_what_is_known(self, session: db.Session, pins: Pins) -> None:
-        """Where ships of this shape were tried enough, the best of it from the first chunk on."""
+        """The best from the first chunk on, or trials, where another ship of this shape began."""
         known = self._known(session)
         default = (pins.chunk_target or _DEFAULT_TARGET, pins.workers or self._workers)
         defaults = [k for k in known if (k.values.chunk_target, k.values.workers) == default]
@@ -274,11 +277,16 @@ class _Course:
         space = Space.of(pins, strategies, self._workers)
         fitting = [each for each in known if each.values in space.all()]
         default_known = next((k for k in fitting if k.values == space.default), None)
-        if default_known and is_enough(space, fitting, self._tuning.trials):
+        if not default_known:
+            return
+        if is_enough(space, fitting, self._tuning.trials):
             chosen = best(space, fitting) or default_known
             self._settle(chosen)
             said = f"begins with what was learned: {chosen.values}"
             self._progress.say(f"{self._ship.name}: {said}")
+        elif default_known.seconds_ago < _FRESH:
+            self._strategies = strategies
+            self._default_rate, self._span = default_known.rows_per_second, self._tuning.seconds
 
     def _go_on(self, session: db.Session, row: db.Row, space: Space) -> None:
         """Begin the next trial, or settle on the best."""
@@ -288,6 +296,8 @@ class _Course:
         if self._default_rate is None:
             self._try(space.default, row)
             return
+        if not row["part_done"]:
+            return  # nobody knows yet how long it will take
         known = [each for each in self._known(session) if each.values in space.all()]
         chosen = best(space, known)
         asked = None
@@ -306,8 +316,8 @@ class _Course:
     def _may_try(self, row: db.Row) -> bool:
         """Whether the time a ship takes allows for one more trial."""
         before = self._part_before or 0.0
-        part: float = row["part_dealt"] - before
-        if part <= 0 or row["part_dealt"] >= 1:
+        part: float = row["part_done"] - before
+        if part <= 0 or row["part_done"] >= 1:
             return False
         total = (time.monotonic() - self._began) / part * (1 - before)
         return self._spent + self._span <= self._tuning.share * total

@@ -271,7 +271,7 @@ def test_latency_makes_a_setting_lose(db: Database, conn: Connection) -> None:
 
 
 def _known(values: Values, gain: float, trials: int = 2, *, is_within: bool = True) -> Known:
-    return Known(values, trials, gain, 1.0, is_within)
+    return Known(values, trials, gain, 1.0, is_within, 0.0)
 
 
 def test_the_best() -> None:

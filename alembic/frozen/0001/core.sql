@@ -8313,7 +8313,7 @@ COMMENT ON FUNCTION pymig.keep_trial(text, text, text, interval, int, double pre
 CREATE OR REPLACE FUNCTION pymig.known_trials(
     p_entity text, p_source text DEFAULT NULL,
     OUT strategy text, OUT chunk_target double precision, OUT workers int,
-    OUT trials bigint, OUT gain double precision, OUT rows_per_second double precision, OUT is_within boolean)
+    OUT trials bigint, OUT gain double precision, OUT rows_per_second double precision, OUT is_within boolean, OUT seconds_ago double precision)
 RETURNS SETOF record
 LANGUAGE sql
 STABLE
@@ -8321,7 +8321,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- The newest only: servers and data change.
     SELECT t.strategy, extract(epoch FROM t.chunk_target)::float8, t.workers, count(*), avg(t.gain), avg(t.rows_per_second),
-        coalesce(avg(t.latency) <= (SELECT l.max_value FROM pymig.throttle AS l WHERE l.condition = 'ingest latency'), true)
+        coalesce(avg(t.latency) <= (SELECT l.max_value FROM pymig.throttle AS l WHERE l.condition = 'ingest latency'), true),
+        extract(epoch FROM clock_timestamp() - max(t.measured_at))::float8
     FROM (
         SELECT t.*
         FROM pymig.entity AS e
@@ -8334,7 +8335,7 @@ AS $$
     GROUP BY t.strategy, t.chunk_target, t.workers
 $$;
 COMMENT ON FUNCTION pymig.known_trials(text, text) IS
-    'What the trials of entities of this one''s shape came to, a row a setting: how often it was tried, the mean of gain and of rows a second; is_within: the mean latency is within the limit the throttle has now. chunk_target is in seconds. Example: SELECT * FROM pymig.known_trials(''SHIP1'')';
+    'What the trials of entities of this one''s shape came to, a row a setting: how often it was tried, the mean of gain and of rows a second; is_within: the mean latency is within the limit the throttle has now; seconds_ago: the newest. chunk_target is in seconds. Example: SELECT * FROM pymig.known_trials(''SHIP1'')';
 
 -- sql/core/functions/list_alerts.sql
 CREATE OR REPLACE FUNCTION pymig.list_alerts(
@@ -8604,7 +8605,7 @@ COMMENT ON FUNCTION pymig.look_at_throttle() IS
 -- sql/core/functions/look_at_trial.sql
 CREATE OR REPLACE FUNCTION pymig.look_at_trial(
     p_entity text, p_source text DEFAULT NULL, p_after bigint DEFAULT NULL,
-    OUT strategy text, OUT chunk_target double precision, OUT strategies text[], OUT part_dealt double precision, OUT last_chunk bigint,
+    OUT strategy text, OUT chunk_target double precision, OUT strategies text[], OUT part_done double precision, OUT last_chunk bigint,
     OUT workers bigint, OUT rows_per_second double precision, OUT latency double precision, OUT is_over boolean)
 RETURNS record
 LANGUAGE sql
@@ -8614,7 +8615,7 @@ AS $$
     SELECT nullif(e.strategy, 'auto'),
         extract(epoch FROM coalesce(e.chunk_target, nullif(s.chunk_target, interval '1 second')))::float8,
         CASE WHEN e.strategy <> 'auto' THEN ARRAY[e.strategy] ELSE c.strategies END,
-        CASE WHEN e.next_bucket IS NULL THEN 1 ELSE (e.next_bucket::numeric - e.first_bucket) / (e.last_bucket::numeric - e.first_bucket + 1) END::float8,
+        (SELECT p.percent / 100 FROM pymig.progress(e.entity, e.source) AS p)::float8,
         (SELECT max(k.chunk) FROM pymig.chunk AS k WHERE k.source = e.source AND k.entity = e.entity),
         w.workers, w.rows_per_second,
         l.value, coalesce(l.is_over, false)
@@ -8644,7 +8645,7 @@ AS $$
     WHERE s.source = (pymig._source(p_source)).source AND e.entity = p_entity
 $$;
 COMMENT ON FUNCTION pymig.look_at_trial(text, text, bigint) IS
-    'What pymig migrate --tune looks at twice a second while an entity is moved. What somebody set is not tuned: strategy, chunk_target (seconds). strategies: those worth a trial, the fastest first, NULL while auto still tries them. part_dealt: of the history, 0 to 1. last_chunk: number of the newest; of chunks after p_after, how many workers moved some and the mean of their narrow rows a second. latency: of ingest in ms, where the throttle has a limit for it; is_over: it is greater than that.';
+    'What pymig migrate --tune looks at twice a second while an entity is moved. What somebody set is not tuned: strategy, chunk_target (seconds). strategies: those worth a trial, the fastest first, NULL while auto still tries them. part_done: of the history, 0 to 1. last_chunk: number of the newest; of chunks after p_after, how many workers moved some and the mean of their narrow rows a second. latency: of ingest in ms, where the throttle has a limit for it; is_over: it is greater than that.';
 
 -- sql/core/functions/outside_window.sql
 CREATE OR REPLACE FUNCTION pymig.outside_window(p_from time, p_to time, p_time_zone text, p_days int[] DEFAULT '{1,2,3,4,5,6,7}')

@@ -40,7 +40,7 @@ class Case:
 
 LONG = "1,000 channels, 20 million rows"
 CASES = (
-    Case(Point("10 channels, 4 million rows", channels=10, times=400_000)),
+    Case(Point("10 channels, 2 million rows", channels=10, times=200_000)),
     Case(Point("100 channels, 8 million rows", channels=100, times=80_000)),
     Case(Point(LONG, times=20_000)),
     Case(Point("the same, text", times=20_000, types="text")),

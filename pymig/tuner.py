@@ -49,11 +49,6 @@ class Values:
     def __str__(self) -> str:
         return f"{self.strategy}, chunks of {self.chunk_target:g} s, workers: {self.workers}"
 
-    @property
-    def setting(self) -> Setting:
-        """As the fleet takes it."""
-        return Setting(self.strategy, self.chunk_target, self.workers)
-
 
 @dataclass(frozen=True)
 class Known:
@@ -323,13 +318,18 @@ class _Course:
         return self._spent + self._span <= self._tuning.share * total
 
     def _try(self, values: Values, row: db.Row) -> None:
-        self._ship.setting = values.setting
+        self._use(values)
         self._trial = _Trial(values, row["last_chunk"] or 0)
 
     def _settle(self, chosen: Known) -> None:
         """Move the rest so; watched, lest this ship be unlike those it was learned from."""
         self._settled, self._trial = chosen, None
-        self._ship.setting = chosen.values.setting
+        self._use(chosen.values)
+
+    def _use(self, values: Values) -> None:
+        # A person's number may be for this ship alone: it is not to hold the workers of others up.
+        workers = None if self._pins and self._pins.workers else values.workers
+        self._ship.setting = Setting(values.strategy, values.chunk_target, workers)
 
     def _give_up(self) -> None:
         """Move the rest by default."""

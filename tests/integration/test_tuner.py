@@ -245,7 +245,8 @@ def test_pause_is_obeyed(db: Database, conn: Connection) -> None:
         conn.execute("CALL pymig.resume('A')")
         until(lambda: ship.setting == default, "the trial does not begin anew")
         conn.execute("CALL pymig.set_workers(3)")
-        until(lambda: ship.setting == Setting("transpose", 1.0, 3), "a person's setting waits")
+        until(lambda: ship.setting == Setting("transpose", 1.0), "a person's setting is tuned")
+        until(lambda: ships.wanted == 3, "a person's setting waits")
     _move(conn, db, Options(tuning=QUICK), "A")
 
 

@@ -21,12 +21,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # Given on the command line or in the environment; the recipes read them as shell variables, so that
 # a name with blanks or quotes arrives as it is.
-export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY REPAIR DATABASE_URL MINUTES SEED SEEDS COUNT HOLD
+export SHIP SOURCE WORKERS COLUMN_TYPES STRATEGY TUNE REPAIR DATABASE_URL MINUTES SEED SEEDS COUNT HOLD
 source = $(if $(SOURCE),--source "$$SOURCE")
 ship = --ship "$${SHIP:-all}" $(source)
 say_which = $(if $(SHIP),,$(error Say which: make $@ SHIP=X, a comma list, or SHIP=all))
 workers = $(if $(WORKERS),--workers "$$WORKERS")
-how = $(if $(COLUMN_TYPES),--column-types "$$COLUMN_TYPES") $(if $(STRATEGY),--strategy "$$STRATEGY")
+how = $(if $(COLUMN_TYPES),--column-types "$$COLUMN_TYPES") $(if $(STRATEGY),--strategy "$$STRATEGY") $(if $(filter-out 0,$(TUNE)),--tune)
 
 # Major versions of PostgreSQL on this system that the tests run on, besides the embedded 18.
 SYSTEM_PG := $(filter 15 16 17,$(patsubst /usr/lib/postgresql/%/bin/initdb,%,\
@@ -41,7 +41,7 @@ help: ## This list
 	    | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo '  SHIP= one, a comma list, or all. SOURCE= WORKERS= COLUMN_TYPES=text|native'
-	@echo '  STRATEGY=auto|transpose|crosstab|json|filter. DATABASE_URL= or PG*: a server of your own.'
+	@echo '  STRATEGY=auto|transpose|crosstab|json|filter TUNE=1. DATABASE_URL= or PG*: a server of your own.'
 
 setup: $(SETUP) ## Make .venv with everything in it (the others do it when needed)
 

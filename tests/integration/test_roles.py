@@ -52,6 +52,7 @@ SELECT pymig.backfill_chunk('Y');
 SELECT pymig.verify_bucket('X', 0);
 SELECT pymig.look_at_throttle();
 SELECT pymig.fleet_settings();
+SELECT pymig.keep_trial('X', 'n', 'json', '1 s', 1, 1, 1);
 SELECT pymig.look_at_alerts('0');
 SELECT pymig.report_throttle('disk used', 1);
 SELECT pymig.events_to_tell('log', 'INFO')
@@ -62,6 +63,8 @@ READS: LiteralString = """
 SELECT * FROM pymig.precheck();
 SELECT * FROM pymig.plan('Y');
 SELECT * FROM pymig.progress('X');
+SELECT * FROM pymig.look_at_trial('X');
+SELECT * FROM pymig.known_trials('X');
 SELECT * FROM pymig.resolve_entities('all');
 SELECT * FROM pymig.list_alerts();
 SELECT * FROM pymig.event_counts();

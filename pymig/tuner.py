@@ -8,6 +8,7 @@ moved by `pymig.backfill_chunk`, under the rules it has for everybody, and what 
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
@@ -17,7 +18,7 @@ from typing import Final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 
 from pymig import db
 from pymig.fleet import Fleet, Setting, Ship, Step, Tuning
@@ -28,6 +29,10 @@ _TARGETS: Final = (0.5, 1.0, 2.0)
 _DEFAULT_TARGET: Final = 1.0
 #: Numbers of workers that may be tried.
 _WORKERS: Final = (1, 2, 4)
+#: How often Optuna is asked before chance decides: it likes to try the best once more.
+_ASKS: Final = 20
+#: More workers than by default are tried where so many times as many connections are free.
+_LEAVE: Final = 3
 #: A setting is taken in place of the default if it moves so many times as many rows.
 _WORTH: Final = 1.05
 #: A trial ends early below this multiple of the default.
@@ -92,13 +97,14 @@ class Space:
     default: Values
 
     @classmethod
-    def of(cls, pins: Pins, strategies: Sequence[str], workers: int) -> Space:
-        """strategies: what auto takes comes first; workers: of the default."""
+    def of(cls, pins: Pins, strategies: Sequence[str], workers: int, free: int) -> Space:
+        """strategies: what auto takes comes first; workers: of the default; free: connections."""
         workers = pins.workers or workers
+        some = {each for each in _WORKERS if each - workers <= free // _LEAVE}
         return cls(
             tuple(strategies),
             (pins.chunk_target,) if pins.chunk_target else _TARGETS,
-            (workers,) if pins.workers else tuple(sorted({*_WORKERS, workers})),
+            (workers,) if pins.workers else tuple(sorted({*some, workers})),
             Values(strategies[0], pins.chunk_target or _DEFAULT_TARGET, workers),
         )
 
@@ -120,19 +126,21 @@ def ask(space: Space, known: Sequence[Known], trials: int) -> Values | None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     choices = space.choices()
     scores = {each.values: each.score for each in known}
-    if scores.keys() >= space.all():
+    unknown = space.all() - scores.keys()
+    if not unknown:
         return None
     sampler = optuna.samplers.TPESampler(n_startup_trials=max(1, trials // 2))
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for values, score in scores.items():
         params = dict(zip(choices, astuple(values), strict=True))
         study.add_trial(create_trial(params=params, distributions=choices, value=score))
-    while True:
+    for _ in range(_ASKS):
         trial = study.ask(choices)
         values = Values(**trial.params)
-        if values not in scores:
+        if values in unknown:
             return values
-        study.tell(trial, scores[values])
+        study.tell(trial, state=TrialState.FAIL)
+    return random.choice(list(unknown))
 
 
 def best(space: Space, known: Sequence[Known]) -> Known | None:
@@ -229,8 +237,12 @@ class _Course:
 
     def interrupt(self, session: db.Session) -> None:
         """The ship is held up, or another one is before it: a trial shows nothing."""
-        if self._trial and not self._settled:
-            row = self._look_at(session)
+        if not self._trial:
+            return
+        row = self._look_at(session)
+        if self._settled:
+            self._watch(row, self._settled)
+        else:
             self._ship.setting = Setting()
             if row["is_over"]:
                 self._keep(session, row)
@@ -244,7 +256,7 @@ class _Course:
         pins = Pins(row["strategy"], row["chunk_target"], workers_set)
         if pins != self._pins:
             self._begin(pins)
-            self._begin_with_what_is_known(session, pins)
+            self._begin_with_what_is_known(session, pins, row["free_connections"])
         self._strategies = self._strategies or row["strategies"]
         if self._settled:
             self._watch(row, self._settled)
@@ -253,12 +265,13 @@ class _Course:
             if row["is_over"] or self._is_measured(row, self._trial):
                 self._keep(session, row)
         if not (self._trial or self._is_done or row["is_over"]) and self._strategies:
-            self._go_on(session, row, Space.of(pins, self._strategies, self._workers))
+            free = row["free_connections"]
+            self._go_on(session, row, Space.of(pins, self._strategies, self._workers, free))
 
     def _known(self, session: db.Session) -> list[Known]:
         return [Known.of(row) for row in session.select("known_trials", **self._asked)]
 
-    def _begin_with_what_is_known(self, session: db.Session, pins: Pins) -> None:
+    def _begin_with_what_is_known(self, session: db.Session, pins: Pins, free: int) -> None:
         """The best from the first chunk on, or trials, where another ship of this shape began."""
         known = self._known(session)
         default = (pins.chunk_target or _DEFAULT_TARGET, pins.workers or self._workers)
@@ -269,7 +282,7 @@ class _Course:
         found = max(defaults, key=lambda each: each.trials).values.strategy
         others = sorted({each.values.strategy for each in known} - {found})
         strategies = [pins.strategy] if pins.strategy else [found, *others]
-        space = Space.of(pins, strategies, self._workers)
+        space = Space.of(pins, strategies, self._workers, free)
         fitting = [each for each in known if each.values in space.all()]
         default_known = next((k for k in fitting if k.values == space.default), None)
         if not default_known:
@@ -337,14 +350,17 @@ class _Course:
         self._ship.setting = Setting()
 
     def _watch(self, row: db.Row, settled: Known) -> None:
-        """Back to the default where what was learned is far from what is seen."""
-        if self._trial and not self._is_measured(row, self._trial):
-            return
-        if self._trial and _rate(row, settled.values) < _DOUBTFUL * settled.rows_per_second:
+        """Back to the default where it is not what was learned: far slower, or too much."""
+        is_measured = self._trial and self._is_measured(row, self._trial)
+        if row["is_over"]:
+            self._give_up()
+            said = "holds ingest up; it goes on with the default"
+            self._progress.say(f"{self._ship.name}: {said}")
+        elif is_measured and _rate(row, settled.values) < _DOUBTFUL * settled.rows_per_second:
             self._give_up()
             said = "is slower than those it was learned from; it goes on with the default"
             self._progress.say(f"{self._ship.name}: {said}")
-        else:
+        elif is_measured or not self._trial:
             self._try(settled.values, row)
 
     def _is_measured(self, row: db.Row, trial: _Trial) -> bool:

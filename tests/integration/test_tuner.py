@@ -13,6 +13,8 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from pymig import fleet, tuner
 from pymig.errors import InterruptedByUser
@@ -69,8 +71,11 @@ def _move(conn: Connection, db: Database, options: Options, *ships: str) -> list
     """Move all of the history of ships, compare every cell; what was said."""
     for ship in ships:
         conn.execute("CALL pymig.start_sync(%s, p_strategy => %s)", [ship, options.strategy])
-    progress = _Said()
-    report = backfill_ships(db.url, ships, options=options, progress=progress)
+    progress, stop = _Said(), threading.Event()
+    ends = threading.Timer(60, stop.set)
+    ends.start()
+    report = backfill_ships(db.url, ships, options=options, progress=progress, stop=stop)
+    ends.cancel()
     assert not report.failed
     assert difference(conn, NARROW, set(ships)) == []
     return progress.said
@@ -271,13 +276,28 @@ def test_latency_makes_a_setting_lose(db: Database, conn: Connection) -> None:
     assert conn.execute(known).fetchall() == [(2, True), (4, True)]
 
 
+def test_learned_settings_that_ingest_cannot_bear(db: Database, conn: Connection) -> None:
+    """They are given up, whatever they were like on another day."""
+    _teach_enough(conn)
+    conn.execute("UPDATE pymig.trial SET workers = 4 WHERE gain = 2")
+    measure: LiteralString = """
+        UPDATE pymig.throttle SET max_value = 100, measure =
+        $$SELECT CASE WHEN count(*) > 2 THEN 900 ELSE 1 END FROM pg_stat_activity
+          WHERE datname = current_database() AND application_name LIKE 'pymig backfill%'$$
+        WHERE condition = 'ingest latency'"""
+    conn.execute(measure)
+    said = _move(conn, db, Options(tuning=QUICK), "A")
+    assert "A: begins with what was learned: json, chunks of 2 s, workers: 4" in said
+    assert "A: holds ingest up; it goes on with the default" in said
+
+
 def _known(values: Values, gain: float, trials: int = 2, *, is_within: bool = True) -> Known:
     return Known(values, trials, gain, 1.0, is_within, 0.0)
 
 
 def test_the_best() -> None:
     """It has to be worth it, and within what ingest can bear."""
-    space = Space.of(Pins(None, None, None), ["transpose", "json"], 2)
+    space = Space.of(Pins(None, None, None), ["transpose", "json"], 2, 100)
     slow, fast = Values("json", 2.0, 4), Values("transpose", 2.0, 2)
     default = _known(DEFAULT, 1.0)
     assert tuner.best(space, [default, _known(slow, 0.9), _known(fast, 1.04)]) is None
@@ -292,7 +312,7 @@ def test_the_best() -> None:
 
 def test_asks_for_what_is_not_known() -> None:
     """Each setting of a small space once, then nothing; what seems best is to be tried twice."""
-    space = Space.of(Pins("json", None, 2), ["json"], 2)
+    space = Space.of(Pins("json", None, 2), ["json"], 2, 100)
     known = [_known(space.default, 1.0)]
     while asked := tuner.ask(space, known, trials=3):
         assert asked not in {each.values for each in known}
@@ -301,6 +321,28 @@ def test_asks_for_what_is_not_known() -> None:
     assert tuner.is_enough(space, known, trials=3)
     known[1] = _known(known[1].values, 1.5, trials=1)
     assert not tuner.is_enough(space, known, trials=3)
+
+
+def test_connections_are_left_to_others(db: Database, conn: Connection) -> None:
+    """No more workers are tried where a database or a role has hardly room for more."""
+    assert {v.workers for v in Space.of(Pins(None, None, None), ["json"], 2, 5).all()} == {1, 2}
+    assert {v.workers for v in Space.of(Pins(None, None, None), ["json"], 2, 6).all()} == {1, 2, 4}
+    free: LiteralString = "SELECT pymig._free_connections()"
+    most = conn.execute("SHOW max_connections").fetchone()
+    before = conn.execute(free).fetchone()
+    assert most and before and 0 < before[0] < int(most[0])
+    name = sql.Identifier(db.name)
+    conn.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 3").format(name))
+    conn.execute(
+        "CREATE ROLE few LOGIN PASSWORD 'pw' CONNECTION LIMIT 2; GRANT USAGE ON SCHEMA pymig TO few"
+    )
+    try:
+        assert conn.execute(free).fetchone() == (2,)
+        few = psycopg.connect(make_conninfo(db.url, user="few", password="pw"), autocommit=True)
+        with few:
+            assert few.execute(free).fetchone() == (1,)
+    finally:
+        conn.execute("DROP OWNED BY few; DROP ROLE few")
 
 
 def test_killed_and_run_again(db: Database, conn: Connection) -> None:

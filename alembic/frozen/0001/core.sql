@@ -3182,6 +3182,23 @@ $$;
 COMMENT ON FUNCTION pymig._forget_quarantine(pymig.source, text, bigint, bigint, text) IS
     'Deletes what was quarantined of a run of buckets or of some times, before it is found again; but not the only copies of rows whose partition is gone.';
 
+-- sql/core/functions/_free_connections.sql
+CREATE OR REPLACE FUNCTION pymig._free_connections()
+RETURNS int
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT least(
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true)::int, 0) - (SELECT sum(s.numbackends) FROM pg_stat_database AS s),
+        (SELECT d.datconnlimit - s.numbackends FROM pg_database AS d JOIN pg_stat_database AS s ON s.datid = d.oid
+         WHERE d.datname = current_database() AND d.datconnlimit >= 0),
+        (SELECT r.rolconnlimit - (SELECT count(*) FROM pg_stat_activity AS a WHERE a.usesysid = r.oid) FROM pg_roles AS r
+         WHERE r.rolname = session_user AND r.rolconnlimit >= 0))::int
+$$;
+COMMENT ON FUNCTION pymig._free_connections() IS 'How many more connections the server, this database and this role have room for.';
+
 -- sql/core/functions/_give_certificate.sql
 CREATE OR REPLACE FUNCTION pymig._give_certificate(p_source pymig.source, p_entity pymig.entity)
 RETURNS void
@@ -8606,7 +8623,7 @@ COMMENT ON FUNCTION pymig.look_at_throttle() IS
 CREATE OR REPLACE FUNCTION pymig.look_at_trial(
     p_entity text, p_source text DEFAULT NULL, p_after bigint DEFAULT NULL,
     OUT strategy text, OUT chunk_target double precision, OUT strategies text[], OUT part_done double precision, OUT last_chunk bigint,
-    OUT workers bigint, OUT rows_per_second double precision, OUT latency double precision, OUT is_over boolean)
+    OUT workers bigint, OUT rows_per_second double precision, OUT latency double precision, OUT is_over boolean, OUT free_connections int)
 RETURNS record
 LANGUAGE sql
 STABLE
@@ -8618,7 +8635,7 @@ AS $$
         (SELECT p.percent / 100 FROM pymig.progress(e.entity, e.source) AS p)::float8,
         (SELECT max(k.chunk) FROM pymig.chunk AS k WHERE k.source = e.source AND k.entity = e.entity),
         w.workers, w.rows_per_second,
-        l.value, coalesce(l.is_over, false)
+        l.value, coalesce(l.is_over, false), pymig._free_connections()
     FROM pymig.source AS s
     JOIN pymig.entity AS e USING (source)
     CROSS JOIN LATERAL (
@@ -8645,7 +8662,7 @@ AS $$
     WHERE s.source = (pymig._source(p_source)).source AND e.entity = p_entity
 $$;
 COMMENT ON FUNCTION pymig.look_at_trial(text, text, bigint) IS
-    'What pymig migrate --tune looks at twice a second while an entity is moved. What somebody set is not tuned: strategy, chunk_target (seconds). strategies: those worth a trial, the fastest first, NULL while auto still tries them. part_done: of the history, 0 to 1. last_chunk: number of the newest; of chunks after p_after, how many workers moved some and the mean of their narrow rows a second. latency: of ingest in ms, where the throttle has a limit for it; is_over: it is greater than that.';
+    'What pymig migrate --tune looks at twice a second while an entity is moved. What somebody set is not tuned: strategy, chunk_target (seconds). strategies: those worth a trial, the fastest first, NULL while auto still tries them. part_done: of the history, 0 to 1. last_chunk: number of the newest; of chunks after p_after, how many workers moved some and the mean of their narrow rows a second. latency: of ingest in ms, where the throttle has a limit for it; is_over: it is greater than that. free_connections: workers more than there are take of these.';
 
 -- sql/core/functions/outside_window.sql
 CREATE OR REPLACE FUNCTION pymig.outside_window(p_from time, p_to time, p_time_zone text, p_days int[] DEFAULT '{1,2,3,4,5,6,7}')

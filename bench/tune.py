@@ -1,8 +1,9 @@
 """Does `pymig migrate --tune` pay? The fixed default against the tuner, in turn.
 
 Each point is a ship in a database of its own. What the tuner learns with comes first: migrations of
-the same ship that may spend all of their time on trials. Then in each repetition, in a new order:
-the default; the tuner where nothing was learned yet; the tuner with what was learned.
+the same ship that are nothing but trials, with the strategy that auto found. Then in each
+repetition, in a new order: the default; the tuner where nothing was learned yet; the tuner with
+what was learned.
 """
 
 import random
@@ -25,7 +26,7 @@ DEFAULT, COLD, LEARNED = "default", "tuned, nothing learned", "tuned, learned"
 VARIANTS = (DEFAULT, COLD, LEARNED)
 #: At most so many migrations to learn with; fewer where nothing is left to be tried.
 LEARN_RUNS = 6
-LEARNING = Tuning(share=1000.0)
+LEARNING = Tuning(share=1000.0, seconds=0.5)
 # What the issue asks for.
 BEATS, WORSE, POINTS = 1.05, 0.95, 3
 
@@ -76,10 +77,14 @@ def run(url: str, repeats: int, quick: bool, say: Callable[[str], None]) -> dict
 def _learn(job: Job) -> list[tuple[Any, ...]]:
     """Migrate until nothing is left to be tried; the trials."""
     _recall(job, [])
+    _migrate(job, None)
+    with connect(job.url) as connection:
+        row = connection.execute(render("tune", what="strategy", ship=SHIP)).fetchone()
+    strategy = str(row[0]) if row else "auto"
     trials: list[tuple[Any, ...]] = []
     for _ in range(LEARN_RUNS):
         before = len(trials)
-        _migrate(job, LEARNING)
+        _migrate(job, LEARNING, strategy)
         with connect(job.url) as connection:
             trials = connection.execute(render("tune", what="read")).fetchall()
         if before == len(trials) > 0:
@@ -128,11 +133,11 @@ class _Said(QuietProgress):
             self.said.append(sentence.partition(": ")[2])
 
 
-def _migrate(job: Job, tuning: Tuning | None) -> tuple[float, list[str]]:
+def _migrate(job: Job, tuning: Tuning | None, strategy: str = "auto") -> tuple[float, list[str]]:
     """Start the ship anew; seconds its history takes as the command moves it, and what is said."""
     with connect(job.url) as connection:
         for call in ("roll_back", "start_sync"):
-            connection.execute(job.sql("pymig", call=call, strategy="auto"))
+            connection.execute(job.sql("pymig", call=call, strategy=strategy))
     tidy(job.url)
     progress = _Said()
     started = time.perf_counter()
@@ -158,7 +163,7 @@ def table(figures: dict[str, Any]) -> str:
     ]
     for label, found in figures.items():
         shown = " | ".join(_spread(speeds(found, name)) for name in (COLD, LEARNED))
-        begins = next((s for s in found["said"] if s.startswith("begins")), ": the default")
+        begins = next((s for s in found["said"] if s.startswith("begins")), f": {_unsaid(found)}")
         default = statistics.median(found["seconds"][DEFAULT])
         lines.append(f"| {label} | {default:.2f} | {shown} | {begins.partition(': ')[2]} |")
     lines.append("")
@@ -166,15 +171,20 @@ def table(figures: dict[str, Any]) -> str:
         medians = {
             label: statistics.median(speeds(found, name)) for label, found in figures.items()
         }
-        better = sum(m >= BEATS for m in medians.values())
+        better = sum(min(speeds(found, name)) >= BEATS for found in figures.values())
         worst = min(medians, key=lambda label: medians[label])
         lines += [
-            f"- {name}: over 5 % faster on {better} of {len(medians)}: goal ≥ {POINTS}, "
-            f"{_met(better >= POINTS)}",
-            f"- {name}: never over 5 % slower: {medians[worst]:.2f} times as fast on {worst}, "
-            f"{_met(medians[worst] >= WORSE)}",
+            f"- {name}: over 5 % faster in every repetition on {better} of {len(medians)}: "
+            f"goal ≥ {POINTS}, {_met(better >= POINTS)}",
+            f"- {name}: never over 5 % slower (median): {medians[worst]:.2f} times as fast "
+            f"on {worst}, {_met(medians[worst] >= WORSE)}",
         ]
     return "\n".join(lines)
+
+
+def _unsaid(found: dict[str, Any]) -> str:
+    """Why it does not begin with what was learned."""
+    return "the default, with trials left" if found["known"] else "the default: too short to learn"
 
 
 def _spread(each: list[float]) -> str:

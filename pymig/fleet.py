@@ -42,8 +42,8 @@ class Setting:
 class Tuning:
     """How much may be tried to find faster settings: `pymig.tuner`."""
 
-    share: float = 0.2
-    """Of the time a ship takes, what may go to trials."""
+    share: float = 0.1
+    """Of the time a ship takes, what may go to trials: at half the speed they cost half of it."""
     trials: int = 6
     """So many for a shape of ships, then the best is known; once more each that seems better."""
     seconds: float = 2.0

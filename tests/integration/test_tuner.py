@@ -39,6 +39,13 @@ $$BEGIN PERFORM pg_sleep(0.03); RETURN NEW; END$$;
 CREATE TRIGGER slow AFTER UPDATE ON pymig.chunk FOR EACH ROW
 WHEN (NEW.state = 'done' AND OLD.state <> 'done') EXECUTE FUNCTION slow()
 """
+#: More than two workers are more than ingest can bear.
+BUSY: LiteralString = """
+UPDATE pymig.throttle SET max_value = 100, measure =
+$$SELECT CASE WHEN count(*) > 2 THEN 900 ELSE 1 END FROM pg_stat_activity
+  WHERE datname = current_database() AND application_name LIKE 'pymig backfill%'$$
+WHERE condition = 'ingest latency'
+"""
 Connection = psycopg.Connection[Any]
 #: A trial ends at the first look at which each worker has moved a chunk.
 QUICK: Final = Tuning(share=1000.0, trials=5, seconds=0.0)
@@ -257,12 +264,7 @@ def test_pause_is_obeyed(db: Database, conn: Connection) -> None:
 
 def test_latency_makes_a_setting_lose(db: Database, conn: Connection) -> None:
     """Four workers hold ingest up, and so they are not what it goes on with."""
-    measure: LiteralString = """
-        UPDATE pymig.throttle SET max_value = 100, measure =
-        $$SELECT CASE WHEN count(*) > 2 THEN 900 ELSE 1 END FROM pg_stat_activity
-          WHERE datname = current_database() AND application_name LIKE 'pymig backfill%'$$
-        WHERE condition = 'ingest latency'"""
-    conn.execute(measure)
+    conn.execute(BUSY)
     conn.execute("CALL pymig.set_chunk_target('900 ms')")
     tuning = Tuning(share=1000.0, seconds=0.6)
     _move(conn, db, Options(tuning=tuning, strategy="transpose"), "A", "B")
@@ -276,16 +278,23 @@ def test_latency_makes_a_setting_lose(db: Database, conn: Connection) -> None:
     assert conn.execute(known).fetchall() == [(2, True), (4, True)]
 
 
+def test_latency_ends_a_trial(db: Database, conn: Connection) -> None:
+    """At once: nobody waits until enough was measured."""
+    conn.execute(BUSY)
+    for workers, gain in ((2, 1.0), (1, 0.9)):
+        _teach(conn, Values("transpose", 0.9, workers), gain)
+    conn.execute("CALL pymig.set_chunk_target('900 ms')")
+    known = len(_trials(conn))
+    with _moving(db, Options(tuning=ENDLESS, strategy="transpose")):
+        until(lambda: len(_trials(conn)) > known, "the trial goes on")
+    assert _trials(conn)[known:] == [Values("transpose", 0.9, 4)]
+
+
 def test_learned_settings_that_ingest_cannot_bear(db: Database, conn: Connection) -> None:
     """They are given up, whatever they were like on another day."""
     _teach_enough(conn)
     conn.execute("UPDATE pymig.trial SET workers = 4 WHERE gain = 2")
-    measure: LiteralString = """
-        UPDATE pymig.throttle SET max_value = 100, measure =
-        $$SELECT CASE WHEN count(*) > 2 THEN 900 ELSE 1 END FROM pg_stat_activity
-          WHERE datname = current_database() AND application_name LIKE 'pymig backfill%'$$
-        WHERE condition = 'ingest latency'"""
-    conn.execute(measure)
+    conn.execute(BUSY)
     said = _move(conn, db, Options(tuning=QUICK), "A")
     assert "A: begins with what was learned: json, chunks of 2 s, workers: 4" in said
     assert "A: holds ingest up; it goes on with the default" in said

@@ -356,7 +356,7 @@ COMMENT ON COLUMN pymig.verification.cells IS 'Cells of the narrow side, not cou
 COMMENT ON COLUMN pymig.verification.differences IS 'Differing cells, missing or surplus wide rows found (before the repair).';
 COMMENT ON COLUMN pymig.verification.repaired IS 'The bucket was recomputed because of these differences.';
 COMMENT ON COLUMN pymig.verification.sample IS 'Up to 20 of the differences: channel, time, narrow value, wide value.';
-COMMENT ON COLUMN pymig.verification.digest IS 'MD5 over the narrow side''s arrays in channel order: a record of what was compared.';
+COMMENT ON COLUMN pymig.verification.digest IS 'MD5 over times and cells in channel and time order: a record of what was compared.';
 COMMENT ON COLUMN pymig.verification.seconds IS 'Duration.';
 COMMENT ON COLUMN pymig.verification.checked_at IS 'When it was compared.';
 

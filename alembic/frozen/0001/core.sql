@@ -8260,7 +8260,7 @@ COMMENT ON FUNCTION pymig.held_up_by(text, text) IS
     'Why the history of an entity has to wait just now (paused, throttled), the throttle measured anew; NULL: it need not. Asked by commands before they begin with an entity, and before each chunk and bucket. PM064 where the work was cancelled. Example: SELECT pymig.held_up_by(''SHIP1'')';
 
 -- sql/core/functions/index_statements.sql
-CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)
+CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL, p_covering boolean DEFAULT false)
 RETURNS SETOF text
 LANGUAGE plpgsql
 STABLE
@@ -8270,6 +8270,9 @@ DECLARE
     v_source pymig.source := pymig._source(p_source);
     v_entity pymig.entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
     v_missing text;
+    -- INDEX_MAX_KEYS is 32 unless the server was built otherwise, and the time is one of them.
+    c_most constant int := 31;
+    v_text text;
 BEGIN
     IF p_channels IS NULL THEN
         RETURN QUERY
@@ -8283,21 +8286,41 @@ BEGIN
         RAISE EXCEPTION '% has no channel %', quote_literal(v_entity.entity), quote_nullable(v_missing)
             USING ERRCODE = 'PM009', HINT = 'Its channels: SELECT channel FROM pymig.channel_map.';
     END IF;
+    IF p_covering AND (SELECT max(p.channels) > c_most FROM (
+        SELECT count(*) AS channels FROM pymig.channel AS c
+        WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels) GROUP BY c.part) AS p) THEN
+        RAISE EXCEPTION 'a covering index has room for % channels', c_most
+            USING ERRCODE = 'PM007', HINT = 'Name those that are read most, or make several.';
+    END IF;
+    SELECT c.channel INTO v_text FROM pymig.channel AS c
+    WHERE p_covering AND c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels) AND c.column_type NOT IN ('float8', 'int8', 'bool') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'a covering index can''t hold %: its values have no fixed length', quote_literal(v_text)
+            USING ERRCODE = 'PM007', HINT = 'One that is too long for the index could not be written any more. Cover channels of numbers in native columns.';
+    END IF;
     RETURN QUERY
-    WITH wanted AS (
-        -- A name of its own for each column, short enough to stay whole.
-        SELECT c.ord, l.leaf, w.wide_table, w.is_monthly, c.wide_column, w.name,
-            CASE WHEN w.is_monthly THEN format('%s_%s_idx', left(md5(l.leaf::text), 8), left(md5(c.wide_column), 12)) ELSE w.name END AS leaf_name
-        FROM pymig.channel AS c
+    WITH asked AS (
+        SELECT c.part, c.ord, c.wide_column FROM pymig.channel AS c
+        WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels)),
+    index AS (
+        SELECT a.part, a.ord, a.wide_column AS seed, format('(%I)', a.wide_column) AS columns FROM asked AS a WHERE NOT p_covering
+        UNION ALL
+        SELECT a.part, min(a.ord), string_agg(quote_ident(a.wide_column), ',' ORDER BY a.ord) || ' covered',
+            format('(%I) INCLUDE (%s)', v_source.time_column, string_agg(quote_ident(a.wide_column), ', ' ORDER BY a.ord))
+        FROM asked AS a WHERE p_covering GROUP BY a.part),
+    wanted AS (
+        -- A name of its own for each, short enough to stay whole.
+        SELECT i.ord, l.leaf, w.wide_table, w.is_monthly, i.columns, w.name,
+            CASE WHEN w.is_monthly THEN format('%s_%s_idx', left(md5(l.leaf::text), 8), left(md5(i.seed), 12)) ELSE w.name END AS leaf_name
+        FROM index AS i
         JOIN pymig._wide_leaves(v_source, v_entity.entity) AS l USING (part)
         CROSS JOIN LATERAL (
             SELECT format('%I.%I', v_source.wide_schema, l.wide_table) AS wide_table, l.leaf <> to_regclass(format('%I.%I', v_source.wide_schema, l.wide_table)) AS is_monthly,
-                format('%s_%s_idx', left(md5(l.wide_table), 8), left(md5(c.wide_column), 12)) AS name) AS w
-        WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels))
+                format('%s_%s_idx', left(md5(l.wide_table), 8), left(md5(i.seed), 12)) AS name) AS w)
     SELECT s.statement
     FROM (
         -- Of a partitioned table: its own one first, which is valid once it has that of each partition. Months to come have it from the start.
-        SELECT DISTINCT w.ord, 0 AS step, '' AS leaf, format('CREATE INDEX IF NOT EXISTS %I ON ONLY %s (%I)', w.name, w.wide_table, w.wide_column) AS statement
+        SELECT DISTINCT w.ord, 0 AS step, '' AS leaf, format('CREATE INDEX IF NOT EXISTS %I ON ONLY %s %s', w.name, w.wide_table, w.columns) AS statement
         FROM wanted AS w WHERE w.is_monthly
         UNION ALL
         SELECT w.ord, 1, w.leaf::text, s.statement
@@ -8307,7 +8330,7 @@ BEGIN
             SELECT 1, format('DROP INDEX CONCURRENTLY %I.%I', v_source.wide_schema, w.leaf_name)
             FROM pg_index AS i WHERE i.indexrelid = to_regclass(format('%I.%I', v_source.wide_schema, w.leaf_name)) AND NOT i.indisvalid
             UNION ALL
-            SELECT 2, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %s (%I)', w.leaf_name, w.leaf, w.wide_column)
+            SELECT 2, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %s %s', w.leaf_name, w.leaf, w.columns)
             UNION ALL
             SELECT 3, format('ALTER INDEX %1$I.%2$I ATTACH PARTITION %1$I.%3$I', v_source.wide_schema, w.name, w.leaf_name) WHERE w.is_monthly
         ) AS s (step, statement)
@@ -8315,8 +8338,8 @@ BEGIN
     ORDER BY s.ord, s.step, s.leaf, s.statement LIKE 'ALTER%', s.statement LIKE 'CREATE%';
 END
 $$;
-COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
-    'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. An index on a channel costs each rewritten wide row. PM009 for an unknown channel. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
+COMMENT ON FUNCTION pymig.index_statements(text, text[], text, boolean) IS
+    'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. p_covering: one index by time a part that holds these channels, up to 31 of numbers, so that their series are read from it alone. An index costs each rewritten wide row. PM009 for an unknown channel, PM007 for one of text or too many. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
 
 -- sql/core/functions/list_alerts.sql
 CREATE OR REPLACE FUNCTION pymig.list_alerts(

@@ -16,8 +16,8 @@ Figure = dict[str, float]
 
 ONE, TWO, FLOOR, WRITE = "pymig auto", "pymig auto, 2 workers", "read floor", "write floor"
 DUCKDB = "duckdb_postgres"
-# What is asked for with so many channels: whose seconds, over the sum of whose, at most what; native,
-# then text columns.
+# What is asked for with so many channels: whose seconds, over the sum of whose, at most what;
+# native, then text columns.
 GOAL_CHANNELS = 1000
 TARGETS = (
     (ONE, (FLOOR,), 2.0, 2.2),

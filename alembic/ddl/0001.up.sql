@@ -704,5 +704,17 @@ COMMENT ON COLUMN pymig.told.level IS 'Level.';
 COMMENT ON COLUMN pymig.told.event IS 'Event.';
 COMMENT ON COLUMN pymig.told.told_at IS 'When the message had left.';
 
+CREATE TYPE pymig.cells_text AS (cells text[]);
+CREATE TYPE pymig.cells_float8 AS (cells float8[]);
+CREATE TYPE pymig.cells_int8 AS (cells int8[]);
+CREATE TYPE pymig.cells_bool AS (cells bool[]);
+CREATE TYPE pymig.cells_numeric AS (cells numeric[]);
+CREATE TYPE pymig.cells_jsonb AS (cells jsonb[]);
+COMMENT ON TYPE pymig.cells_text IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_float8 IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_int8 IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_bool IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_numeric IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_jsonb IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
 CREATE TYPE pymig.planned_channel AS (channel text, part int, wide_column text, column_type text);
 COMMENT ON TYPE pymig.planned_channel IS 'A channel as plan() would lay it out.';

@@ -9949,22 +9949,20 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- min() of one array per channel: the filter runs once per channel, not per row.
-    SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s', k.columns, (
-        SELECT string_agg(format('CROSS JOIN (SELECT %s FROM (%s) AS a) AS across_%s',
-            a.picks, pymig._aligned_sql(a.column_type, a.first, a.last), a.column_type), ' ' ORDER BY a.column_type)
-        FROM (
-            SELECT c.column_type, min(c.ord) AS first, max(c.ord) AS last,
-                string_agg(format('min(a.cells) FILTER (WHERE a.ord = %1$s) AS "%1$s"', c.ord), ', ' ORDER BY c.ord) AS picks
-            FROM pymig.channel AS c
-            WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
-            GROUP BY c.column_type
-        ) AS a))
-    FROM (
-        SELECT string_agg(format('unnest(across_%s."%s")', c.column_type, c.ord), ', ' ORDER BY c.ord) AS columns
+    -- All channels of a type become one array, from which each column takes its place: an aggregate per column would be planned, and its filter
+    -- asked for each channel. The list of ords is a subquery, so the planner takes it for ten rows and hashes it, not the arrays.
+    WITH placed AS (
+        SELECT c.ord, c.column_type, row_number() OVER (PARTITION BY c.column_type ORDER BY c.ord) AS place
         FROM pymig.channel AS c
-        WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
-    ) AS k
+        WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part)
+    SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s',
+        (SELECT string_agg(format('unnest((across_%s.channels[%s]).cells)', p.column_type, p.place), ', ' ORDER BY p.ord) FROM placed AS p),
+        (SELECT string_agg(format(
+             'CROSS JOIN (
+                 SELECT array_agg(ROW(a.cells)::pymig.cells_%1$s ORDER BY o.ord) AS channels
+                 FROM unnest((SELECT %2$L::int[])) AS o (ord) LEFT JOIN (%3$s) AS a ON a.ord = o.ord) AS across_%1$s',
+             t.column_type, t.ords, pymig._aligned_sql(t.column_type, t.ords[1], t.ords[cardinality(t.ords)])), ' ' ORDER BY t.column_type)
+         FROM (SELECT p.column_type, array_agg(p.ord ORDER BY p.ord) AS ords FROM placed AS p GROUP BY p.column_type) AS t))
 $$;
 COMMENT ON FUNCTION pymig._pivot_transpose_sql(text, text, int) IS
     'Strategy transpose, last step: channels become columns, and all arrays are unnested in parallel (set-returning functions of one select list advance together).';

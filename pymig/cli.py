@@ -655,7 +655,7 @@ def tune(
     --index is for questions about values. --cover makes one index by time that holds all channels
     it names (numbers, 31 at most): their series are read from it alone.
     """
-    wanted = [(None, False)] if reindex else []
+    wanted: list[tuple[list[str] | None, bool]] = [(None, False)] if reindex else []
     wanted += [(index, False)] if index else []
     wanted += [(cover, True)] if cover else []
     options = _options(source=source)

@@ -21,6 +21,7 @@ ONCE = {
     "case",
     "pymig filter",
     "executemany",
+    "upserts",
 }  # slower than the rest: one repetition says enough
 STRATEGIES = ("auto", "transpose", "json", "crosstab", "filter")
 PYMIG = [sys.executable, "-c", "from pymig.cli import main; main()"]

@@ -84,6 +84,19 @@ def fetch_executemany(job: Job) -> None:
             cursor.executemany(upsert, ([t, *map(row.get, names)] for t, row in wide.items()))
 
 
+def upsert_rows(job: Job) -> None:
+    """Fetch all rows, upsert each cell by itself, pipelined: channel by channel, so that each
+    statement is planned once."""
+    with connect(job.url) as connection, connection.cursor() as cursor:
+        cursor.execute(job.sql("rows"))
+        cells: dict[str, list[tuple[Any, Any]]] = {}
+        for time, channel, cell in cursor:
+            cells.setdefault(channel, []).append((time, cell))
+        with connection.transaction():
+            for channel, rows in cells.items():
+                cursor.executemany(job.sql("upsert_cell", channel=channel), rows)
+
+
 def pandas_pivot(job: Job) -> None:
     """COPY CSV into pandas, pivot, CSV back through COPY."""
     with connect(job.url, parallel=True) as connection:
@@ -138,6 +151,7 @@ PEERS = {
     "case": case_per_column,
     "copy_python": copy_python_copy,
     "executemany": fetch_executemany,
+    "upserts": upsert_rows,
     "pandas": pandas_pivot,
     "polars": polars_pivot,
     "duckdb_csv": duckdb_csv,

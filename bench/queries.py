@@ -1,14 +1,16 @@
 """What dashboards ask: of the narrow table and of the wide one, in turn, answers compared.
 
-Warm: the session has asked it before, as one of a pool has; planned anew each time. Cold: the
-server was started anew and its files put out of the kernel's cache, before each query.
+Warm: the session has asked it before, as one of a pool has; planned anew each time. Prepared:
+planned once. Cold: the server was started anew and its files put out of the kernel's cache, before
+each query. Covered: the wide table with an index of pymig.index_statements that holds the channels.
 """
 
 import os
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,18 @@ from bench.server import connect, render
 from pymig.server import Cluster
 
 SHIP = "SHIP1"
-NARROW, WIDE = "narrow", "wide"
+NARROW, WIDE, COVERED = "narrow", "wide", "covered"
 WARM_RUNS = 9
+GOAL = 2.0  # how many times as fast as the narrow table the wide one should answer
 Answer = dict[tuple[str, Any], Any]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One kind of query: `span` days of `channels` channels; 0 channels: all."""
+    """One kind of query: `span` days of `channels` channels; 0 channels: all.
+
+    Where channels are named, the wide table is asked once more with an index that covers them.
+    """
 
     name: str
     title: str
@@ -54,7 +60,7 @@ def run(
     repeats: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Seconds of every question, side and repetition, warm and (own server) cold; sizes."""
+    """Seconds of every question, side and repetition: warm, prepared, (own server) cold; sizes."""
     with connect(url) as connection:
         call = {"ship": SHIP, "types": types, "strategy": "auto"}
         connection.execute(render("pymig", call="start_sync", **call))
@@ -62,17 +68,31 @@ def run(
         connection.execute("CALL pymig.tune_wide(%s)", [SHIP])
         connection.execute("VACUUM")  # of all parts; autovacuum is off here
         channels = _channels(connection)
+        row = connection.execute(render("sizes", ship=SHIP)).fetchone()
+    assert row
     seconds: dict[str, dict[str, list[float]]] = {}
     for n in range(repeats):
         for question in QUESTIONS:
-            sides = _sides(question, channels, days)
-            _ask_in_turn(url, question, sides, seconds.setdefault(f"{question.title}, warm", {}))
-            if cluster:
-                _ask_cold(cluster, url, sides, seconds.setdefault(f"{question.title}, cold", {}))
+            asked = _asked(question, channels)
+            answers = []
+            for side in (NARROW, WIDE, COVERED) if question.channels else (NARROW, WIDE):
+                statement = render(
+                    "questions",
+                    side=NARROW if side == NARROW else WIDE,
+                    question=question.name,
+                    span=question.span,
+                    days=days,
+                    channels=asked,
+                )
+                with _index_on(url, asked if side == COVERED else []):
+                    taken, answer = _ask(cluster, url, side, statement)
+                answers.append(answer)
+                for mode, time_taken in taken.items():
+                    sides = seconds.setdefault(f"{question.title}, {mode}", {})
+                    sides.setdefault(side, []).append(time_taken)
+            if any(answer != answers[0] for answer in answers):
+                raise RuntimeError(f"{question.title}: the wide table answers otherwise")
         say(f"queries: repetition {n + 1} of {repeats}")
-    with connect(url) as connection:
-        row = connection.execute(render("sizes", ship=SHIP)).fetchone()
-    assert row
     return {"seconds": seconds, "narrow_bytes": int(row[0]), "wide_bytes": int(row[1])}
 
 
@@ -85,54 +105,70 @@ def _channels(connection: psycopg.Connection[Any]) -> list[dict[str, str]]:
     ]
 
 
-def _sides(question: Question, channels: list[dict[str, str]], days: int) -> dict[str, str]:
-    """The statement for each side. The same channels every time."""
+def _asked(question: Question, channels: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The channels a question is about. The same ones every time."""
     able = [c for c in channels if c["value"] == "double_v" or not question.numbers]
     if len(able) < question.channels:
         raise SystemExit(
             f"{question.title}: the ship has {len(able)} decimal channels; ask for more --channels."
         )
-    asked = random.Random(1).sample(able, question.channels or len(able))
-    values = {"question": question.name, "span": question.span, "days": days, "channels": asked}
-    return {side: render("questions", side=side, **values) for side in (NARROW, WIDE)}
+    return random.Random(1).sample(able, question.channels or len(able))
 
 
-def _ask_in_turn(
-    url: str, question: Question, sides: dict[str, str], taken: dict[str, list[float]]
-) -> None:
-    """The median of several times after the first of each; the answers must be equal."""
-    answers = []
+@contextmanager
+def _index_on(url: str, channels: list[dict[str, str]]) -> Iterator[None]:
+    """The wide table has an index that covers these channels, if any, until the block ends."""
+    if not channels:
+        yield
+        return
+    with connect(url) as connection:
+        names = [channel["name"] for channel in channels]
+        statements = connection.execute(
+            "SELECT * FROM pymig.index_statements(%s, %s, p_covering => true)", [SHIP, names]
+        ).fetchall()
+        for (statement,) in statements:
+            connection.execute(statement)
+    try:
+        yield
+    finally:
+        with connect(url) as connection:
+            for (name,) in connection.execute(render("covering_indexes", ship=SHIP)).fetchall():
+                connection.execute(f"DROP INDEX {name}")
+
+
+def _ask(
+    cluster: Cluster | None, url: str, side: str, statement: str
+) -> tuple[dict[str, float], Answer]:
+    """Seconds of each mode: the median of several times after the first, or cold; the answer."""
+    taken = {}
     with connect(url) as connection:
         connection.execute("SET jit = off")
-        for side, statement in sides.items():
-            connection.execute(statement).fetchall()
+        cursor = connection.execute(statement)
+        names = [column.name for column in cursor.description or ()]
+        answer = _answer(side, names, cursor.fetchall(), connection)
+        for mode, prepare in (("warm", False), ("prepared", True)):
             runs = []
-            for _ in range(WARM_RUNS):
+            for _ in range(WARM_RUNS + 1):
                 started = time.perf_counter()
-                cursor = connection.execute(statement, prepare=False)
-                rows = cursor.fetchall()
+                connection.execute(statement, prepare=prepare).fetchall()
                 runs.append(time.perf_counter() - started)
-            taken.setdefault(side, []).append(statistics.median(runs))
-            names = [column.name for column in cursor.description or ()]
-            answers.append(_answer(side, names, rows, connection))
-    if answers[0] != answers[1]:
-        raise RuntimeError(f"{question.title}: the wide table answers otherwise")
+            taken[mode] = statistics.median(runs[1:])
+    if cluster:
+        taken["cold"] = _ask_cold(cluster, url, statement)
+    return taken, answer
 
 
-def _ask_cold(
-    cluster: Cluster, url: str, sides: dict[str, str], taken: dict[str, list[float]]
-) -> None:
-    for side, statement in sides.items():
-        cluster.stop()
-        for path in Path(cluster.data).rglob("*"):
-            if path.is_file():
-                _forget(path)
-        cluster.start()
-        with connect(url) as connection:
-            connection.execute("SET jit = off")
-            started = time.perf_counter()
-            connection.execute(statement).fetchall()
-            taken.setdefault(side, []).append(time.perf_counter() - started)
+def _ask_cold(cluster: Cluster, url: str, statement: str) -> float:
+    cluster.stop()
+    for path in Path(cluster.data).rglob("*"):
+        if path.is_file():
+            _forget(path)
+    cluster.start()
+    with connect(url) as connection:
+        connection.execute("SET jit = off")
+        started = time.perf_counter()
+        connection.execute(statement).fetchall()
+        return time.perf_counter() - started
 
 
 def _forget(path: Path) -> None:
@@ -149,7 +185,7 @@ def _answer(
     side: str, names: list[str], rows: list[tuple[Any, ...]], connection: psycopg.Connection[Any]
 ) -> Answer:
     """Value by (column, time), whichever shape it came in."""
-    if side == WIDE:
+    if side != NARROW:
         return {
             (name, row[0]): _number(value)
             for row in rows

@@ -647,24 +647,36 @@ def tune(
     index: Annotated[
         list[str] | None, typer.Option("--index", help="A channel to index; again for more.")
     ] = None,
+    cover: Annotated[
+        list[str] | None,
+        typer.Option("--cover", help="A channel whose series is read often; again for more."),
+    ] = None,
     reindex: Annotated[
         bool, typer.Option("--reindex", help="Rebuild the indexes that are there.")
     ] = False,
     source: Source = None,
 ) -> None:
-    """Analyze wide tables, set autovacuum for them, index channels. Nobody waits for it."""
+    """Analyze wide tables, set autovacuum for them, index channels. Nobody waits for it.
+
+    --index is for questions about values. --cover makes one index by time that holds all channels
+    it names (numbers, 31 at most): their series are read from it alone.
+    """
+    wanted: list[tuple[list[str] | None, bool]] = [(None, False)] if reindex else []
+    wanted += [(index, False)] if index else []
+    wanted += [(cover, True)] if cover else []
     options = _options(source=source)
     with _session() as session:
         for name in _migrated(ship, options):
             with waiting(_OUT, f"{name}: analyze"):
                 session.call("tune_wide", p_entity=name, p_source=options.source)
             _say(f"{name}: analyzed")
-            for channels in ([None] if reindex else []) + ([index] if index else []):
+            for channels, covering in wanted:
                 for row in session.select(
                     "index_statements",
                     p_entity=name,
                     p_channels=channels,
                     p_source=options.source,
+                    p_covering=covering,
                 ):
                     _run_concurrently(session, row["index_statements"])
 

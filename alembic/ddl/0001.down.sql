@@ -14,6 +14,6 @@ BEGIN
     END LOOP;
 END
 $$;
-DROP TYPE pymig.planned_channel;
+DROP TYPE pymig.planned_channel, pymig.cells_text, pymig.cells_float8, pymig.cells_int8, pymig.cells_bool, pymig.cells_numeric, pymig.cells_jsonb;
 DROP TABLE pymig.retired_bucket, pymig.shadow_read, pymig.certificate, pymig.changed_bucket, pymig.closed_range, pymig.partition, pymig.told, pymig.alert_target, pymig.alert_state, pymig.alert, pymig.event, pymig.trial, pymig.throttle, pymig.worker, pymig.lag, pymig.verification, pymig.quarantine, pymig.chunk, pymig.promotion, pymig.channel, pymig.part,
     pymig.entity, pymig.source;

@@ -356,7 +356,7 @@ COMMENT ON COLUMN pymig.verification.cells IS 'Cells of the narrow side, not cou
 COMMENT ON COLUMN pymig.verification.differences IS 'Differing cells, missing or surplus wide rows found (before the repair).';
 COMMENT ON COLUMN pymig.verification.repaired IS 'The bucket was recomputed because of these differences.';
 COMMENT ON COLUMN pymig.verification.sample IS 'Up to 20 of the differences: channel, time, narrow value, wide value.';
-COMMENT ON COLUMN pymig.verification.digest IS 'MD5 over the narrow side''s arrays in channel order: a record of what was compared.';
+COMMENT ON COLUMN pymig.verification.digest IS 'MD5 over times and cells in channel and time order: a record of what was compared.';
 COMMENT ON COLUMN pymig.verification.seconds IS 'Duration.';
 COMMENT ON COLUMN pymig.verification.checked_at IS 'When it was compared.';
 
@@ -731,5 +731,17 @@ COMMENT ON COLUMN pymig.told.level IS 'Level.';
 COMMENT ON COLUMN pymig.told.event IS 'Event.';
 COMMENT ON COLUMN pymig.told.told_at IS 'When the message had left.';
 
+CREATE TYPE pymig.cells_text AS (cells text[]);
+CREATE TYPE pymig.cells_float8 AS (cells float8[]);
+CREATE TYPE pymig.cells_int8 AS (cells int8[]);
+CREATE TYPE pymig.cells_bool AS (cells bool[]);
+CREATE TYPE pymig.cells_numeric AS (cells numeric[]);
+CREATE TYPE pymig.cells_jsonb AS (cells jsonb[]);
+COMMENT ON TYPE pymig.cells_text IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_float8 IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_int8 IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_bool IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_numeric IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+COMMENT ON TYPE pymig.cells_jsonb IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
 CREATE TYPE pymig.planned_channel AS (channel text, part int, wide_column text, column_type text);
 COMMENT ON TYPE pymig.planned_channel IS 'A channel as plan() would lay it out.';

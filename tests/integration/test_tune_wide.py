@@ -38,8 +38,12 @@ def conn(db: Database) -> psycopg.Connection[Any]:
     return conn
 
 
-def _statements(conn: psycopg.Connection[Any], channels: list[str] | None) -> list[str]:
-    rows = conn.execute("SELECT * FROM pymig.index_statements('X', %s)", [channels])
+def _statements(
+    conn: psycopg.Connection[Any], channels: list[str] | None, *, covering: bool = False
+) -> list[str]:
+    rows = conn.execute(
+        "SELECT * FROM pymig.index_statements('X', %s, p_covering => %s)", [channels, covering]
+    )
     return [row[0] for row in rows]
 
 
@@ -122,6 +126,45 @@ def test_key_indexes_are_rebuilt(conn: psycopg.Connection[Any]) -> None:
         conn.execute(statement)
     assert len(before) == 2
     assert before.isdisjoint(_key_files(conn))
+
+
+def test_series_from_the_index_alone(conn: psycopg.Connection[Any]) -> None:
+    """One covering index a part; a series of its channels needs no wide row; sync goes on."""
+    statements = _statements(conn, ["c999", "c2", "c1"], covering=True)
+    assert len(statements) == 2
+    for statement in statements:
+        conn.execute(statement)
+    found = conn.execute(
+        "SELECT array_agg(a.attname::text) FROM pg_index AS i"
+        " JOIN pg_attribute AS a ON a.attrelid = i.indexrelid"
+        " JOIN pymig.part AS p ON i.indrelid = ('public.' || p.wide_table)::regclass"
+        " WHERE NOT i.indisprimary GROUP BY p.part ORDER BY p.part"
+    ).fetchall()
+    assert [set(row[0]) for row in found] == [{"ts", "c1", "c2"}, {"ts", "c999"}]
+    conn.execute("VACUUM n_x_1")
+    conn.execute("SET enable_seqscan = off")
+    plan = conn.execute("EXPLAIN SELECT ts, c1, c2 FROM n_x WHERE ts >= '2024-01-01'").fetchall()
+    assert "Index Only Scan" in plan[0][0]
+    conn.execute("UPDATE n SET d = -1 WHERE ch IN ('c1', 'c999') AND ts < '2024-01-01 00:09'")
+    conn.execute("CALL pymig.sync_pending()")
+    assert difference(conn, NARROW, {"X"}) == []
+    for statement in _statements(conn, ["c999", "c2", "c1"], covering=True):
+        conn.execute(statement)  # there already
+
+
+def test_what_no_index_can_cover(conn: psycopg.Connection[Any]) -> None:
+    """More than 31 channels of a part; text, whose longest value could not be written any more."""
+    first = "SELECT channel FROM pymig.channel WHERE part = 1 LIMIT 32"
+    channels = [name for (name,) in conn.execute(first)]
+    with pytest.raises(psycopg.Error, match="room for 31 channels") as error:
+        _statements(conn, channels, covering=True)
+    assert error.value.sqlstate == "PM007"
+    assert len(_statements(conn, channels[1:], covering=True)) == 1
+    conn.execute("CALL pymig.roll_back('X')")
+    conn.execute("CALL pymig.migrate('X', p_column_types => 'text')")
+    with pytest.raises(psycopg.Error, match="can't hold 'c1'") as error:
+        _statements(conn, ["c1"], covering=True)
+    assert error.value.sqlstate == "PM007"
 
 
 def test_unknown_channel(conn: psycopg.Connection[Any]) -> None:

@@ -516,9 +516,9 @@ def r19_subtransactions(s: Stage) -> list[str]:
 
 
 def r20_own_snapshot(s: Stage) -> list[str]:
-    """Each chunk, each run of the worker and each bucket of verify has its own transaction."""
+    """Each chunk, each run of the worker and each run of verify has its own transaction."""
     s.main.run(WATCH)
-    s.patch("_compare_bucket", ("BEGIN\n", "BEGIN\n    PERFORM race.watch('verify');\n"))
+    s.patch("_compare_buckets", ("BEGIN\n", "BEGIN\n    PERFORM race.watch('verify');\n"))
     _hours(s, "x", 90)
     s.start_sync("x")
     _watch(s, "chunk")
@@ -530,11 +530,15 @@ def r20_own_snapshot(s: Stage) -> list[str]:
     s.main.run(f'DROP TRIGGER "watch" ON {WIDE}x')
     began = dict(s.main.run("SELECT what, count(DISTINCT began) FROM race.seen GROUP BY 1"))
     chunks = s.main.value("SELECT count(*) FROM pymig.chunk")
+    compared = s.main.value("SELECT count(*) FROM race.seen WHERE what = 'verify'")
+    buckets = s.main.value("SELECT count(*) FROM pymig.verification")
     damage = s.damage("x")
     # The worker takes runs of up to 16 whole buckets, or of those that have 60 keys together.
     runs = began.pop("worker", 0)
-    if chunks < 2 or began != {"chunk": chunks, "verify": 90} or not 3 <= runs <= 90:
-        damage.append(f"{chunks} chunks and 90 buckets in transactions: {began}, {runs} runs")
+    if chunks < 2 or began != {"chunk": chunks, "verify": compared} or not 3 <= runs <= 90:
+        damage.append(f"{chunks} chunks, {compared} of verify in transactions: {began}, {runs}")
+    if not 2 <= compared < buckets == 90:  # runs of up to 64
+        damage.append(f"{buckets} buckets compared in {compared} statements")
     return damage
 
 
@@ -784,25 +788,23 @@ def r28_head_of_line(s: Stage) -> list[str]:
 
 def r29_verify_snapshot(s: Stage) -> list[str]:
     """Writers and a worker commit before verify's statement, and while it runs."""
-    s.patch(
-        "verify_bucket",
-        (
-            "    v_found := pymig._compare_bucket",
-            "    PERFORM race.pause('before');\n    v_found := pymig._compare_bucket",
-        ),
-    )
+    run = "    RETURN QUERY EXECUTE"
+    s.patch("_compare_buckets", (run, f"    PERFORM race.pause('before');\n{run}"))
     s.patch(
         "_verify_sql",
         (
-            "        SELECT t.filled::bigint,",
-            "        SELECT t.filled::bigint + CASE WHEN race.pause('inside') THEN 0 END,",
+            "        SELECT t.filled::bigint AS",
+            "        SELECT t.filled::bigint + CASE WHEN race.pause('inside') THEN 0 END AS",
         ),
     )
     for at in (A, B):
         s.insert("x", "a", at, 1)
     s.migrate("x")
     alarms = []
-    for number, point in enumerate(("before", "inside", "before"), 2):
+    # In runs of buckets, then one by one.
+    for number, point in enumerate(("before", "inside", "before") * 2, 2):
+        if number == 5:
+            s.main.run("CALL pymig.set_chunk_target('1 ms')")
         verifier = s.session("verifier")
         with s.held("verifier", point):
             verifier.start("CALL pymig.verify('x')")
@@ -811,7 +813,7 @@ def r29_verify_snapshot(s: Stage) -> list[str]:
             if point == "before":  # a new column would wait for the verifier
                 s.insert("x", f"c{number}", B, 1)
             s.main.run(f"UPDATE {TABLE} SET value_format = 'odd' WHERE data_channel_id = 'c2'")
-            if number != 2:
+            if number not in (2, 5):
                 s.main.run(SYNC if point == "inside" else COLLECT)
         try:
             verifier.finish()

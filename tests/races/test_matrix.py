@@ -245,8 +245,8 @@ def test_while_verify_runs(db: Database, level: str, single: bool, control: Cont
     stage.patch(
         "_verify_sql",
         (
-            "        SELECT t.filled::bigint,",
-            "        SELECT t.filled::bigint + CASE WHEN race.pause('inside') THEN 0 END,",
+            "        SELECT t.filled::bigint AS",
+            "        SELECT t.filled::bigint + CASE WHEN race.pause('inside') THEN 0 END AS",
         ),
     )
     verifier = cell.session("verifier")

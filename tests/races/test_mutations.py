@@ -297,22 +297,20 @@ def first_keys_only(s: Stage) -> None:
 
 def verify_in_two_statements(s: Stage) -> None:
     """Pending keys are read before the two sides are compared."""
+    statement = "pymig._verify_sql(p_source, p_entity, p_first_bucket, p_last_bucket)"
     s.patch(
-        "verify_bucket",
+        "_compare_buckets",
         (
-            "    PERFORM pymig._require_same_entity(",
-            f"""
+            "BEGIN\n",
+            f"""BEGIN
     DROP TABLE IF EXISTS pg_temp.seen, pg_temp.seen_todo;
     CREATE TEMP TABLE seen AS SELECT * FROM pymig.{SOURCE}_pending;
     CREATE TEMP TABLE seen_todo AS SELECT * FROM pymig.{SOURCE}_todo;
-    PERFORM pymig._require_same_entity(""",
+""",
         ),
-    )
-    s.patch(
-        "_compare_bucket",
         (
-            "pymig._verify_sql(p_source, p_entity, p_bucket)",
-            f"""replace(replace(pymig._verify_sql(p_source, p_entity, p_bucket),
+            statement,
+            f"""replace(replace({statement},
         'pymig.{SOURCE}_pending', 'pg_temp.seen'), 'pymig.{SOURCE}_todo', 'pg_temp.seen_todo')""",
         ),
     )

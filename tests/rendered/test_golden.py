@@ -73,7 +73,7 @@ STATEMENTS: Final[dict[str, LiteralString]] = {
     "cell_view": "SELECT pymig._cell_view_sql(s) FROM pymig.source AS s",
     "transpose": f"SELECT pymig._recompute_by_arrays_sql(s, %(entity)s, {BUCKET}, %(by_key)s)"
     " FROM pymig.source AS s",
-    "verify": "SELECT pymig._verify_sql(s, %(entity)s, 10) FROM pymig.source AS s",
+    "verify": "SELECT pymig._verify_sql(s, %(entity)s, 10, 11) FROM pymig.source AS s",
     "cells_of_keys": "SELECT pymig._recompute_by_cells_sql(s, %(entity)s, 'json',"
     " pymig._time_condition(s, 'n.raw_time', 10, 10, '{}'), false) FROM pymig.source AS s",
     "trigger_functions": "SELECT string_agg(format(E'-- %%s\\n%%s', p.proname, p.prosrc), E'\\n'"

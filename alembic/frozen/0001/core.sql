@@ -594,6 +594,34 @@ $$;
 COMMENT ON FUNCTION pymig._bound_tick(text, text, boolean) IS
     'Bound of a partition as pg_get_expr prints it -> first or (p_is_upper: the bound is exclusive) last tick of the partition.';
 
+-- sql/core/functions/_bucket_digests_sql.sql
+CREATE OR REPLACE FUNCTION pymig._bucket_digests_sql(p_source pymig.source, p_types text[])
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The arrays are in time order, so each bucket is a slice of them.
+    SELECT format(
+        'span AS MATERIALIZED (
+             SELECT t.part, %1$s AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
+             FROM wide_time AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i)
+             GROUP BY 1, 2),
+         digest AS MATERIALIZED (
+             SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, '','' ORDER BY d.ord)) AS digest
+             FROM (%2$s) AS d WHERE d.filled > 0 GROUP BY d.bucket),
+         bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s)',
+        pymig._bucket_sql(p_source, 'u.time'),
+        (SELECT string_agg(format(
+            'SELECT c.bucket, c.ord, format(''%%s:%%s:%%s'', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
+                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
+             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
+                   FROM column_%1$s AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c', t.t), ' UNION ALL ')
+         FROM unnest(p_types) AS t (t)))
+$$;
+COMMENT ON FUNCTION pymig._bucket_digests_sql(pymig.source, text[]) IS
+    'CTEs for a run of buckets: bucket, those that have wide rows; digest, of each its cells that are not NULL, and an MD5 over the times and cells of its channels by ord. The same content has the same digest, in whatever order it was written.';
+
 -- sql/core/functions/_bucket_end.sql
 CREATE OR REPLACE FUNCTION pymig._bucket_end(p_source pymig.source, p_bucket bigint)
 RETURNS text
@@ -1485,9 +1513,9 @@ $$;
 COMMENT ON FUNCTION pymig._compact_todo(pymig.source) IS
     'Rewrites the todo of a source where three quarters of it are dead rows, also under an old snapshot that keeps vacuum from it. false: nothing to do, or its lock is not to be had now.';
 
--- sql/core/functions/_compare_bucket.sql
-CREATE OR REPLACE FUNCTION pymig._compare_bucket(p_source pymig.source, p_entity text, p_bucket bigint)
-RETURNS pymig.verification
+-- sql/core/functions/_compare_buckets.sql
+CREATE OR REPLACE FUNCTION pymig._compare_buckets(p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint)
+RETURNS SETOF pymig.verification
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
     SET row_security = off
@@ -1504,28 +1532,26 @@ LANGUAGE plpgsql
     SET work_mem = '128MB'
 AS $$
 DECLARE
-    v_result pymig.verification;
-    v_quarantine_off bigint;
+    v_is_one boolean := p_first_bucket = p_last_bucket;
 BEGIN
-    v_result.source := p_source.source;
-    v_result.entity := p_entity;
-    v_result.bucket := p_bucket;
-    v_result.from_time := pymig._bucket_start(p_source, p_bucket);
-    v_result.to_time := pymig._bucket_end(p_source, p_bucket);
-    v_result.repaired := false;
-    IF p_bucket = (-9223372036854775807) THEN
-        v_result.from_time := 'no time';
-        v_result.to_time := 'no time';
-    END IF;
-    EXECUTE CASE WHEN p_bucket = (-9223372036854775807) THEN pymig._verify_no_time_sql(p_source, p_entity)
-                 ELSE pymig._verify_sql(p_source, p_entity, p_bucket) END
-    INTO v_result.cells, v_result.differences, v_result.sample, v_result.digest, v_quarantine_off;
-    v_result.differences := v_result.differences + coalesce(v_quarantine_off, 0);
-    v_result.is_equal := v_result.differences = 0;
-    RETURN v_result;
+    -- Where there is anything to say of a run, each of its buckets has to be asked.
+    RETURN QUERY EXECUTE format(
+        'SELECT $1.source, $2, b.bucket,
+             CASE b.bucket WHEN (-9223372036854775807) THEN ''no time'' ELSE pymig._bucket_start($1, b.bucket) END,
+             CASE b.bucket WHEN (-9223372036854775807) THEN ''no time'' ELSE pymig._bucket_end($1, b.bucket) END,
+             b.differences = 0, b.cells, b.differences, false, b.sample, b.digest,
+             extract(epoch FROM clock_timestamp() - $5)::float8 / b.buckets, clock_timestamp()
+         FROM (SELECT CASE WHEN $4 THEN $3 ELSE r.bucket END AS bucket, CASE WHEN $4 THEN r.narrow_cells ELSE r.cells END AS cells,
+                   r.differences + coalesce(r.quarantine_off, 0) AS differences, r.is_pending, r.sample, r.digest, r.buckets
+               FROM (%s) AS r) AS b
+         WHERE $4 OR b.differences = 0 AND NOT b.is_pending AND b.bucket IS NOT NULL',
+        CASE WHEN p_first_bucket = (-9223372036854775807) THEN pymig._verify_no_time_sql(p_source, p_entity)
+             ELSE pymig._verify_sql(p_source, p_entity, p_first_bucket, p_last_bucket) END)
+    USING p_source, p_entity, p_first_bucket, v_is_one, clock_timestamp();
 END
 $$;
-COMMENT ON FUNCTION pymig._compare_bucket(pymig.source, text, bigint) IS 'Runs the comparison of one bucket; changes nothing.';
+COMMENT ON FUNCTION pymig._compare_buckets(pymig.source, text, bigint, bigint) IS
+    'Compares a run of buckets in one statement; changes nothing. One bucket: a row, whatever it is like. More: a row for each that has wide rows, if all of them are equal and nothing of them is pending; else none, and they have to be compared one by one.';
 
 -- sql/core/functions/_compat_branch_sql.sql
 CREATE OR REPLACE FUNCTION pymig._compat_branch_sql(p_source pymig.source, p_entity pymig.entity)
@@ -3021,6 +3047,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._first_tick_of(pymig.source, bigint) IS 'First tick of a bucket.';
 
+-- sql/core/functions/_fit_buckets.sql
+CREATE OR REPLACE FUNCTION pymig._fit_buckets(
+    p_source pymig.source, p_entity text, p_first_bucket bigint, p_most numeric, p_target interval DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_size numeric := greatest(1, least(p_most, pymig._chunk_buckets(p_source.source, p_entity, p_target)));
+    v_limit double precision := pymig._chunk_rows(p_source.source, p_entity, p_target);
+    v_rows bigint;
+BEGIN
+    -- By buckets what the last chunks took, by rows what the planner's histogram of times says: after a gap it is another density.
+    WHILE v_size > 1 LOOP
+        v_rows := pymig._estimate_rows(p_source, p_entity, p_first_bucket, (p_first_bucket + v_size - 1)::bigint);
+        EXIT WHEN v_rows <= 2 * v_limit;
+        v_size := greatest(1, floor(v_size * v_limit::numeric / v_rows));
+    END LOOP;
+    RETURN v_size;
+END
+$$;
+COMMENT ON FUNCTION pymig._fit_buckets(pymig.source, text, bigint, numeric, interval) IS
+    'How many buckets from one on, p_most at most, take about as long as the chunk target says, or up to twice as long; at least one.';
+
 -- sql/core/functions/_fit_chunk.sql
 CREATE OR REPLACE FUNCTION pymig._fit_chunk(p_source pymig.source, p_chunk pymig.chunk, p_target interval DEFAULT NULL)
 RETURNS pymig.chunk
@@ -3029,20 +3079,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_buckets numeric := p_chunk.last_bucket::numeric - p_chunk.first_bucket + 1;
-    v_size numeric := least(v_buckets, pymig._chunk_buckets(p_source.source, p_chunk.entity, p_target));
-    v_limit double precision := pymig._chunk_rows(p_source.source, p_chunk.entity, p_target);
-    v_rows bigint;
+    v_size bigint := pymig._fit_buckets(p_source, p_chunk.entity, p_chunk.first_bucket, v_buckets, p_target);
 BEGIN
-    -- By buckets what the last chunks took, by rows what the planner's histogram of times says: after a gap it is another density.
-    WHILE v_size > 1 LOOP
-        v_rows := pymig._estimate_rows(p_source, p_chunk.entity, p_chunk.first_bucket, (p_chunk.first_bucket + v_size - 1)::bigint);
-        EXIT WHEN v_rows <= 2 * v_limit;
-        v_size := greatest(1, floor(v_size * v_limit::numeric / v_rows));
-    END LOOP;
     IF v_buckets <= 2 * v_size THEN
         RETURN p_chunk;
     END IF;
-    RETURN pymig._split_chunk(p_source, p_chunk, (p_chunk.first_bucket + v_size - 1)::bigint);
+    RETURN pymig._split_chunk(p_source, p_chunk, p_chunk.first_bucket + v_size - 1);
 END
 $$;
 COMMENT ON FUNCTION pymig._fit_chunk(pymig.source, pymig.chunk, interval) IS
@@ -5676,7 +5718,7 @@ $$;
 COMMENT ON FUNCTION pymig._quarantine_detail(text, text, text) IS 'The sentence for a reason of quarantine.';
 
 -- sql/core/functions/_quarantine_differences_sql.sql
-CREATE OR REPLACE FUNCTION pymig._quarantine_differences_sql(p_source pymig.source, p_entity text, p_bucket bigint, p_faults text)
+CREATE OR REPLACE FUNCTION pymig._quarantine_differences_sql(p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_faults text)
 RETURNS text
 LANGUAGE sql
 IMMUTABLE
@@ -5686,15 +5728,15 @@ AS $$
         '(WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (%s) AS f),
                kept AS MATERIALIZED (
                    SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
-                   WHERE q.source = %L AND q.entity = %L AND q.bucket = %s AND NOT q.is_kept)
+                   WHERE q.source = %L AND q.entity = %L AND q.bucket BETWEEN %s AND %s AND NOT q.is_kept)
           SELECT count(*) FROM (
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL
               (SELECT k.* FROM kept AS k EXCEPT ALL SELECT f.* FROM found AS f)) AS d)',
-        p_faults, p_source.source, p_entity, p_bucket)
+        p_faults, p_source.source, p_entity, p_first_bucket, p_last_bucket)
 $$;
-COMMENT ON FUNCTION pymig._quarantine_differences_sql(pymig.source, text, bigint, text) IS
-    'SQL expression: how many rows of the quarantine of a bucket are missing, surplus or different, given the SELECT that finds them.';
+COMMENT ON FUNCTION pymig._quarantine_differences_sql(pymig.source, text, bigint, bigint, text) IS
+    'SQL expression: how many rows of the quarantine of a run of buckets are missing, surplus or different, given the SELECT that finds them.';
 
 -- sql/core/functions/_quarantine_rows.sql
 CREATE OR REPLACE FUNCTION pymig._quarantine_rows(
@@ -6601,7 +6643,7 @@ BEGIN
     ELSIF pymig._has_pending(p_source, p_entity.entity, p_bucket) THEN
         RETURN 'its keys are pending';
     END IF;
-    v_found := pymig._compare_bucket(p_source, p_entity.entity, p_bucket);
+    v_found := pymig._compare_buckets(p_source, p_entity.entity, p_bucket, p_bucket);
     IF NOT v_found.is_equal THEN
         RAISE EXCEPTION '% differs from % to %, so its narrow rows stay', quote_literal(p_entity.entity), v_found.from_time, v_found.to_time
             USING ERRCODE = 'PM065', HINT = format('CALL pymig.verify(%L, p_repair => true), then CALL pymig.certify(%1$L) and finalize again.', p_entity.entity);
@@ -7515,15 +7557,16 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- *<> compares images: it tells -0.0 from 0.0 and 1.0 from 1.00, which = does not. A channel that has all times of the
-    -- bucket is compared as two arrays; only where they differ, for whatever reason, are its cells looked at one by one.
+    -- run is compared as two arrays; only where they differ, for whatever reason, are its cells looked at one by one.
     SELECT format(
-        'unequal_%1$s AS MATERIALIZED (
+        'column_%1$s AS MATERIALIZED (%2$s),
+         unequal_%1$s AS MATERIALIZED (
              SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (%2$s) AS w (ord, times, cells)
+             FROM (SELECT c.ord, t.times, c.cells FROM column_%1$s AS c JOIN wide_time AS t ON t.part = c.part) AS w
              FULL JOIN gathered_%1$s AS g USING (ord)
              WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record)',
         p_type,
-        string_agg(format('SELECT v.ord, w.times, v.cells FROM wide_%s AS w CROSS JOIN LATERAL (VALUES %s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL ' ORDER BY c.part))
+        string_agg(format('SELECT %1$s AS part, v.ord, v.cells FROM wide_%1$s AS w CROSS JOIN LATERAL (VALUES %2$s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL ' ORDER BY c.part))
     FROM (
         SELECT c.part, string_agg(format('(%s, w."%1$s")', c.ord), ', ' ORDER BY c.ord) AS columns
         FROM pymig.channel AS c
@@ -7532,7 +7575,7 @@ AS $$
     ) AS c
 $$;
 COMMENT ON FUNCTION pymig._unequal_sql(text, text, text) IS
-    'CTE unequal_<type>: channels of that type whose arrays differ between the two sides.';
+    'CTEs column_<type>: the cells of each wide column of that type; unequal_<type>: the channels whose arrays differ between the two sides.';
 
 -- sql/core/functions/_unreadable.sql
 CREATE OR REPLACE FUNCTION pymig._unreadable(p_source pymig.source, OUT fault text, OUT advice text)
@@ -7627,19 +7670,47 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(
-        'SELECT 0::bigint, CASE WHEN NOT EXISTS (SELECT FROM pymig.%1$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %2$L AND p.time IS NULL)
-             AND NOT EXISTS (SELECT FROM pymig.%3$I AS p WHERE p.entity = %2$L AND p.bucket = %4$s) THEN %5$s ELSE 0 END,
-             NULL::jsonb, NULL::text, 0::bigint',
+        'SELECT 0::bigint AS narrow_cells, CASE WHEN NOT EXISTS (SELECT FROM pymig.%1$I AS p WHERE p.kind <> ''key'' OR p.entity::text = %2$L AND p.time IS NULL)
+             AND NOT EXISTS (SELECT FROM pymig.%3$I AS p WHERE p.entity = %2$L AND p.bucket = %4$s) THEN %5$s ELSE 0 END AS differences,
+             NULL::jsonb AS sample, 0::bigint AS quarantine_off, false AS is_pending, 1::bigint AS buckets, %4$s AS bucket, 0::bigint AS cells, NULL::text AS digest',
         p_source.source || '_pending', p_entity, p_source.source || '_todo', (-9223372036854775807),
-        pymig._quarantine_differences_sql(p_source, p_entity, (-9223372036854775807), format(
+        pymig._quarantine_differences_sql(p_source, p_entity, (-9223372036854775807), (-9223372036854775807), format(
             'SELECT n.channel::text AS channel, n.time, n.fault AS reason, n.narrow_row FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time IS NULL',
             p_source.source || '_cell', p_entity)))
 $$;
 COMMENT ON FUNCTION pymig._verify_no_time_sql(pymig.source, text) IS
     'Like _verify_sql, for the rows that have no time: they have no wide side, only a place in quarantine.';
 
+-- sql/core/functions/_verify_run.sql
+CREATE OR REPLACE FUNCTION pymig._verify_run(p_source pymig.source, p_entity pymig.entity, p_first_bucket bigint, p_last_bucket bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+AS $$
+BEGIN
+    PERFORM pymig._require_read_committed();
+    PERFORM pymig._require_same_entity(p_entity);
+    INSERT INTO pymig.verification AS v
+    SELECT c.source, c.entity, c.bucket, c.from_time, c.to_time, c.is_equal, c.cells, c.differences, c.repaired, c.sample, c.digest, c.seconds, clock_timestamp()
+    FROM pymig._compare_buckets(p_source, p_entity.entity, p_first_bucket, p_last_bucket) AS c
+    ON CONFLICT (source, entity, bucket) DO UPDATE SET
+        is_equal = excluded.is_equal, cells = excluded.cells, differences = excluded.differences, repaired = excluded.repaired,
+        sample = excluded.sample, digest = excluded.digest, seconds = excluded.seconds, checked_at = excluded.checked_at;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION pymig._verify_run(pymig.source, pymig.entity, bigint, bigint) IS
+    'Compares every cell of a run of buckets and records the result, if all of them are equal and nothing of them is pending. false: nothing was recorded; compare them one by one with verify_bucket.';
+
 -- sql/core/functions/_verify_sql.sql
-CREATE OR REPLACE FUNCTION pymig._verify_sql(p_source pymig.source, p_entity text, p_bucket bigint)
+CREATE OR REPLACE FUNCTION pymig._verify_sql(p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -7648,60 +7719,63 @@ AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
     v_by_key boolean := p_source.reads_by_key;
-    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_bucket, p_bucket, NULL, p_entity);
-    v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_bucket, p_bucket);
+    v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, NULL, p_entity);
+    v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
     v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves));
-    v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_bucket, p_bucket) IS NOT NULL;
+    v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_first_bucket, p_last_bucket) IS NOT NULL;
     v_parts int[] := ARRAY(SELECT p.part FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part);
     v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves, '_array_channels'))
         ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false,
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)))) END;
 BEGIN
     RETURN format($sql$
-        WITH %1$s %2$s, %3$s, %4$s,
-        narrow_time AS MATERIALIZED (%5$s),
+        WITH %1$s %2$s, %3$s, wide_time AS MATERIALIZED (%4$s), %5$s, %6$s,
+        narrow_time AS MATERIALIZED (%7$s),
         difference AS MATERIALIZED (
-            SELECT d.* FROM (%6$s) AS d (channel, time, narrow_value, wide_value)
-            WHERE NOT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %10$s = d.time)
-              AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s
-                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %12$s = d.time)))
+            SELECT d.* FROM (%8$s) AS d (channel, time, narrow_value, wide_value)
+            WHERE NOT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.kind <> 'key' OR p.entity::text = %11$L AND %12$s = d.time)
+              AND NOT EXISTS (SELECT FROM pymig.%10$I AS p WHERE p.entity = %11$L AND p.bucket = %13$s
+                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %14$s = d.time)))
         ),
-        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled FROM (%13$s) AS g)
-        SELECT t.filled::bigint, (SELECT count(*) FROM difference),
-            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
-            (%14$s),
-            (SELECT %15$s
-             WHERE (t.rows <> t.filled%19$s OR EXISTS (
-                     SELECT FROM pymig.quarantine AS q WHERE q.source = %16$L AND q.entity = %9$L AND q.bucket = %11$s))
-               AND NOT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %17$s = %11$s)
-               AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s))
-        FROM total AS t
+        pending AS MATERIALIZED (
+            SELECT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.kind <> 'key' OR p.entity::text = %11$L AND %15$s BETWEEN %16$s AND %17$s)
+                OR EXISTS (SELECT FROM pymig.%10$I AS p WHERE p.entity = %11$L AND p.bucket BETWEEN %16$s AND %17$s) AS is_pending
+        ),
+        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled FROM (%19$s) AS g)
+        SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
+            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
+            (SELECT %20$s
+             WHERE (t.rows <> t.filled%21$s OR EXISTS (
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = %22$L AND q.entity = %11$L AND q.bucket BETWEEN %16$s AND %17$s))
+               AND NOT p.is_pending) AS quarantine_off,
+            p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest
+        FROM total AS t CROSS JOIN pending AS p LEFT JOIN bucket AS b ON true LEFT JOIN digest AS d ON d.bucket = b.bucket
         $sql$,
         v_narrow,
         (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, v_condition, v_by_key), '') FROM unnest(v_types) AS t (t)),
-        (SELECT string_agg(pymig._wide_arrays_sql(p_source, p_entity, p.p, p_bucket), ', ') FROM unnest(v_parts) AS p (p)),
+        (SELECT string_agg(pymig._wide_arrays_sql(p_source, p_entity, p.p, p_first_bucket, p_last_bucket), ', ') FROM unnest(v_parts) AS p (p)),
+        (SELECT string_agg(format('SELECT %s AS part, w.times FROM wide_%1$s AS w', p.p), ' UNION ALL ') FROM unnest(v_parts) AS p (p)),
         (SELECT string_agg(pymig._unequal_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
+        pymig._bucket_digests_sql(p_source, v_types),
         CASE WHEN v_by_key THEN format('SELECT DISTINCT u.time FROM (%s) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)',
                  (SELECT string_agg(format('SELECT DISTINCT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)))
              ELSE 'SELECT DISTINCT x.time FROM cell AS x' END,
         pymig._differences_sql(p_source, p_entity, v_types, v_parts, v_condition, v_by_key),
         p_source.source || '_pending', p_source.source || '_todo', p_entity,
-        pymig._grain_sql(p_source, 'p.time'), p_bucket, pymig._grain_sql(p_source, 'k.time'),
-        (SELECT string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)),
-        (SELECT format('SELECT md5(string_agg(h.hash, '','' ORDER BY h.hash)) FROM (%s) AS h',
-            string_agg(format('SELECT format(''%%s:%%s'', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_%s AS g', t.t), ' UNION ALL '))
-         FROM unnest(v_types) AS t (t)),
-        pymig._quarantine_differences_sql(p_source, p_entity, p_bucket, CASE WHEN v_is_closed
-            THEN format('SELECT f.channel, f.time, f.reason, f.narrow_row FROM (%s) AS f UNION ALL %s',
-                v_faults, pymig._closed_rows_sql(p_source, p_entity, p_bucket, p_bucket))
-            ELSE v_faults END),
-        p_source.source, pymig._bucket_sql(p_source, 'p.time'),
+        pymig._grain_sql(p_source, 'p.time'), pymig._bucket_sql(p_source, 'd.time'), pymig._grain_sql(p_source, 'k.time'),
+        pymig._bucket_sql(p_source, 'p.time'), p_first_bucket, p_last_bucket,
         CASE WHEN v_by_key THEN 'coalesce(sum(g.rows), 0)' ELSE '(SELECT count(*) FROM cell AS x)' END,
-        CASE WHEN v_is_closed THEN ' OR true' ELSE '' END);
+        (SELECT string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)),
+        pymig._quarantine_differences_sql(p_source, p_entity, p_first_bucket, p_last_bucket, CASE WHEN v_is_closed
+            THEN format('SELECT f.channel, f.time, f.reason, f.narrow_row FROM (%s) AS f UNION ALL %s',
+                v_faults, pymig._closed_rows_sql(p_source, p_entity, p_first_bucket, p_last_bucket))
+            ELSE v_faults END),
+        CASE WHEN v_is_closed THEN ' OR true' ELSE '' END,
+        p_source.source);
 END
 $$;
-COMMENT ON FUNCTION pymig._verify_sql(pymig.source, text, bigint) IS
-    'The statement that compares a bucket: narrow, wide and pending in one snapshot (R29), so that a difference whose key is not pending is real. It shares the cell expression with the pivots, but no pivot. Returns cells, differences, a sample of them, digest, and by how many rows the quarantine is off (NULL: by none).';
+COMMENT ON FUNCTION pymig._verify_sql(pymig.source, text, bigint, bigint) IS
+    'The statement that compares a run of buckets: narrow, wide and pending in one snapshot (R29), so that a difference whose key is not pending is real. It shares the cell expression with the pivots, but no pivot. Returns for the run narrow_cells, differences, a sample of them, by how many rows the quarantine is off (NULL: by none), is_pending; for each of its buckets that has wide rows: bucket, cells of the wide side, digest. At least one row.';
 
 -- sql/core/functions/_void_certificate.sql
 CREATE OR REPLACE FUNCTION pymig._void_certificate(p_source text, p_entity text, p_reason text)
@@ -7724,7 +7798,7 @@ $$;
 COMMENT ON FUNCTION pymig._void_certificate(text, text, text) IS 'Voids the certificates of an entity, or of all of a source, with an event.';
 
 -- sql/core/functions/_wide_arrays_sql.sql
-CREATE OR REPLACE FUNCTION pymig._wide_arrays_sql(p_source pymig.source, p_entity text, p_part int, p_bucket bigint)
+CREATE OR REPLACE FUNCTION pymig._wide_arrays_sql(p_source pymig.source, p_entity text, p_part int, p_first_bucket bigint, p_last_bucket bigint)
 RETURNS text
 LANGUAGE sql
 STABLE
@@ -7738,12 +7812,12 @@ AS $$
         (SELECT string_agg(format(', array_agg(w.%I) AS "%s"', c.wide_column, c.ord), '' ORDER BY c.ord)
          FROM pymig.channel AS c WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part),
         p_source.wide_schema, p.wide_table,
-        pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_bucket, p_bucket, NULL, p_entity))
+        pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, NULL, p_entity))
     FROM pymig.part AS p
     WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = p_part
 $$;
-COMMENT ON FUNCTION pymig._wide_arrays_sql(pymig.source, text, int, bigint) IS
-    'CTE wide_<part>: the times of a bucket and each column''s cells as arrays in time order.';
+COMMENT ON FUNCTION pymig._wide_arrays_sql(pymig.source, text, int, bigint, bigint) IS
+    'CTE wide_<part>: the times of a run of buckets and each column''s cells as arrays in time order.';
 
 -- sql/core/functions/_wide_leaves.sql
 CREATE OR REPLACE FUNCTION pymig._wide_leaves(p_source pymig.source, p_entity text, OUT part int, OUT wide_table text, OUT leaf regclass)
@@ -8252,7 +8326,7 @@ COMMENT ON FUNCTION pymig.held_up_by(text, text) IS
     'Why the history of an entity has to wait just now (paused, throttled), the throttle measured anew; NULL: it need not. Asked by commands before they begin with an entity, and before each chunk and bucket. PM064 where the work was cancelled. Example: SELECT pymig.held_up_by(''SHIP1'')';
 
 -- sql/core/functions/index_statements.sql
-CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL)
+CREATE OR REPLACE FUNCTION pymig.index_statements(p_entity text, p_channels text[] DEFAULT NULL, p_source text DEFAULT NULL, p_covering boolean DEFAULT false)
 RETURNS SETOF text
 LANGUAGE plpgsql
 STABLE
@@ -8262,6 +8336,9 @@ DECLARE
     v_source pymig.source := pymig._source(p_source);
     v_entity pymig.entity := pymig._entity(v_source.source, pymig._canonical_entity(v_source, p_entity));
     v_missing text;
+    -- INDEX_MAX_KEYS is 32 unless the server was built otherwise, and the time is one of them.
+    c_most constant int := 31;
+    v_text text;
 BEGIN
     IF p_channels IS NULL THEN
         RETURN QUERY
@@ -8275,21 +8352,41 @@ BEGIN
         RAISE EXCEPTION '% has no channel %', quote_literal(v_entity.entity), quote_nullable(v_missing)
             USING ERRCODE = 'PM009', HINT = 'Its channels: SELECT channel FROM pymig.channel_map.';
     END IF;
+    IF p_covering AND (SELECT max(p.channels) > c_most FROM (
+        SELECT count(*) AS channels FROM pymig.channel AS c
+        WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels) GROUP BY c.part) AS p) THEN
+        RAISE EXCEPTION 'a covering index has room for % channels', c_most
+            USING ERRCODE = 'PM007', HINT = 'Name those that are read most, or make several.';
+    END IF;
+    SELECT c.channel INTO v_text FROM pymig.channel AS c
+    WHERE p_covering AND c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels) AND c.column_type NOT IN ('float8', 'int8', 'bool') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'a covering index can''t hold %: its values have no fixed length', quote_literal(v_text)
+            USING ERRCODE = 'PM007', HINT = 'One that is too long for the index could not be written any more. Cover channels of numbers in native columns.';
+    END IF;
     RETURN QUERY
-    WITH wanted AS (
-        -- A name of its own for each column, short enough to stay whole.
-        SELECT c.ord, l.leaf, w.wide_table, w.is_monthly, c.wide_column, w.name,
-            CASE WHEN w.is_monthly THEN format('%s_%s_idx', left(md5(l.leaf::text), 8), left(md5(c.wide_column), 12)) ELSE w.name END AS leaf_name
-        FROM pymig.channel AS c
+    WITH asked AS (
+        SELECT c.part, c.ord, c.wide_column FROM pymig.channel AS c
+        WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels)),
+    index AS (
+        SELECT a.part, a.ord, a.wide_column AS seed, format('(%I)', a.wide_column) AS columns FROM asked AS a WHERE NOT p_covering
+        UNION ALL
+        SELECT a.part, min(a.ord), string_agg(quote_ident(a.wide_column), ',' ORDER BY a.ord) || ' covered',
+            format('(%I) INCLUDE (%s)', v_source.time_column, string_agg(quote_ident(a.wide_column), ', ' ORDER BY a.ord))
+        FROM asked AS a WHERE p_covering GROUP BY a.part),
+    wanted AS (
+        -- A name of its own for each, short enough to stay whole.
+        SELECT i.ord, l.leaf, w.wide_table, w.is_monthly, i.columns, w.name,
+            CASE WHEN w.is_monthly THEN format('%s_%s_idx', left(md5(l.leaf::text), 8), left(md5(i.seed), 12)) ELSE w.name END AS leaf_name
+        FROM index AS i
         JOIN pymig._wide_leaves(v_source, v_entity.entity) AS l USING (part)
         CROSS JOIN LATERAL (
             SELECT format('%I.%I', v_source.wide_schema, l.wide_table) AS wide_table, l.leaf <> to_regclass(format('%I.%I', v_source.wide_schema, l.wide_table)) AS is_monthly,
-                format('%s_%s_idx', left(md5(l.wide_table), 8), left(md5(c.wide_column), 12)) AS name) AS w
-        WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = ANY (p_channels))
+                format('%s_%s_idx', left(md5(l.wide_table), 8), left(md5(i.seed), 12)) AS name) AS w)
     SELECT s.statement
     FROM (
         -- Of a partitioned table: its own one first, which is valid once it has that of each partition. Months to come have it from the start.
-        SELECT DISTINCT w.ord, 0 AS step, '' AS leaf, format('CREATE INDEX IF NOT EXISTS %I ON ONLY %s (%I)', w.name, w.wide_table, w.wide_column) AS statement
+        SELECT DISTINCT w.ord, 0 AS step, '' AS leaf, format('CREATE INDEX IF NOT EXISTS %I ON ONLY %s %s', w.name, w.wide_table, w.columns) AS statement
         FROM wanted AS w WHERE w.is_monthly
         UNION ALL
         SELECT w.ord, 1, w.leaf::text, s.statement
@@ -8299,7 +8396,7 @@ BEGIN
             SELECT 1, format('DROP INDEX CONCURRENTLY %I.%I', v_source.wide_schema, w.leaf_name)
             FROM pg_index AS i WHERE i.indexrelid = to_regclass(format('%I.%I', v_source.wide_schema, w.leaf_name)) AND NOT i.indisvalid
             UNION ALL
-            SELECT 2, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %s (%I)', w.leaf_name, w.leaf, w.wide_column)
+            SELECT 2, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %s %s', w.leaf_name, w.leaf, w.columns)
             UNION ALL
             SELECT 3, format('ALTER INDEX %1$I.%2$I ATTACH PARTITION %1$I.%3$I', v_source.wide_schema, w.name, w.leaf_name) WHERE w.is_monthly
         ) AS s (step, statement)
@@ -8307,8 +8404,8 @@ BEGIN
     ORDER BY s.ord, s.step, s.leaf, s.statement LIKE 'ALTER%', s.statement LIKE 'CREATE%';
 END
 $$;
-COMMENT ON FUNCTION pymig.index_statements(text, text[], text) IS
-    'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. An index on a channel costs each rewritten wide row. PM009 for an unknown channel. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
+COMMENT ON FUNCTION pymig.index_statements(text, text[], text, boolean) IS
+    'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. p_covering: one index by time a part that holds these channels, up to 31 of numbers, so that their series are read from it alone. An index costs each rewritten wide row. PM009 for an unknown channel, PM007 for one of text or too many. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
 
 -- sql/core/functions/keep_trial.sql
 CREATE OR REPLACE FUNCTION pymig.keep_trial(
@@ -9076,7 +9173,7 @@ DECLARE
 BEGIN
     PERFORM pymig._require_read_committed();
     PERFORM pymig._require_same_entity(pymig._entity(v_source.source, p_entity));
-    v_found := pymig._compare_bucket(v_source, p_entity, p_bucket);
+    v_found := pymig._compare_buckets(v_source, p_entity, p_bucket, p_bucket);
     -- A partition came or went that is not queued: what it explains is no difference yet.
     IF NOT v_found.is_equal AND pymig._partitions_now(v_source.narrow) IS DISTINCT FROM v_partitions THEN
         RETURN NULL;
@@ -9101,7 +9198,7 @@ BEGIN
                 PERFORM pymig._add_months(v_source, p_entity, p_bucket, p_bucket);
                 RETURN NULL;
         END;
-        v_now := pymig._compare_bucket(v_source, p_entity, p_bucket);
+        v_now := pymig._compare_buckets(v_source, p_entity, p_bucket, p_bucket);
         v_now.differences := v_found.differences;
         v_now.sample := v_found.sample;
         v_now.repaired := true;
@@ -10007,22 +10104,20 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- min() of one array per channel: the filter runs once per channel, not per row.
-    SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s', k.columns, (
-        SELECT string_agg(format('CROSS JOIN (SELECT %s FROM (%s) AS a) AS across_%s',
-            a.picks, pymig._aligned_sql(a.column_type, a.first, a.last), a.column_type), ' ' ORDER BY a.column_type)
-        FROM (
-            SELECT c.column_type, min(c.ord) AS first, max(c.ord) AS last,
-                string_agg(format('min(a.cells) FILTER (WHERE a.ord = %1$s) AS "%1$s"', c.ord), ', ' ORDER BY c.ord) AS picks
-            FROM pymig.channel AS c
-            WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
-            GROUP BY c.column_type
-        ) AS a))
-    FROM (
-        SELECT string_agg(format('unnest(across_%s."%s")', c.column_type, c.ord), ', ' ORDER BY c.ord) AS columns
+    -- All channels of a type become one array, from which each column takes its place: an aggregate per column would be planned, and its filter
+    -- asked for each channel. The list of ords is a subquery, so the planner takes it for ten rows and hashes it, not the arrays.
+    WITH placed AS (
+        SELECT c.ord, c.column_type, row_number() OVER (PARTITION BY c.column_type ORDER BY c.ord) AS place
         FROM pymig.channel AS c
-        WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part
-    ) AS k
+        WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part)
+    SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s',
+        (SELECT string_agg(format('unnest((across_%s.channels[%s]).cells)', p.column_type, p.place), ', ' ORDER BY p.ord) FROM placed AS p),
+        (SELECT string_agg(format(
+             'CROSS JOIN (
+                 SELECT array_agg(ROW(a.cells)::pymig.cells_%1$s ORDER BY o.ord) AS channels
+                 FROM unnest((SELECT %2$L::int[])) AS o (ord) LEFT JOIN (%3$s) AS a ON a.ord = o.ord) AS across_%1$s',
+             t.column_type, t.ords, pymig._aligned_sql(t.column_type, t.ords[1], t.ords[cardinality(t.ords)])), ' ' ORDER BY t.column_type)
+         FROM (SELECT p.column_type, array_agg(p.ord ORDER BY p.ord) AS ords FROM placed AS p GROUP BY p.column_type) AS t))
 $$;
 COMMENT ON FUNCTION pymig._pivot_transpose_sql(text, text, int) IS
     'Strategy transpose, last step: channels become columns, and all arrays are unnested in parallel (set-returning functions of one select list advance together).';
@@ -11846,6 +11941,10 @@ DECLARE
     v_started timestamptz := clock_timestamp();
     v_bucket bigint := -9223372036854775808;
     v_is_compared boolean;
+    -- Buckets of the next run; after one that was not clean the next is short.
+    v_run bigint := 64;
+    v_last_bucket numeric;
+    v_singly_until bigint := -9223372036854775808;
     v_sentence text;
     -- How often it is asked whether history has to wait; a bucket takes milliseconds.
     c_look constant interval := '500 ms';
@@ -11888,6 +11987,8 @@ BEGIN
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET LOCAL search_path = pg_catalog, pg_temp;
     END IF;
+    -- Behind it there is infinity alone.
+    v_last_bucket := pymig.bucket_of(pymig._last_tick(v_source.time_type), v_source.bucket_ticks);
     LOOP
         IF clock_timestamp() > v_look_at THEN
             CALL pymig._wait_while_held(v_source.source, v_entity.entity);
@@ -11903,6 +12004,18 @@ BEGIN
         PERFORM pymig._require_same_entity(v_entity);
         v_bucket := pymig._next_bucket(v_source, v_entity.entity, v_bucket);
         EXIT WHEN v_bucket IS NULL;
+        IF v_bucket > v_singly_until THEN
+            v_run := pymig._fit_buckets(v_source, v_entity.entity, v_bucket, least(2 * v_run, v_last_bucket - v_bucket + 1));
+            IF v_run > 1 AND pymig._verify_run(v_source, v_entity, v_bucket, v_bucket + (v_run - 1)) THEN
+                    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+                v_bucket := v_bucket + v_run;
+                CONTINUE;
+            END IF;
+            v_singly_until := v_bucket + (v_run - 1);
+            v_run := 1;
+        END IF;
         v_is_compared := NOT pymig.verify_bucket(v_entity.entity, v_bucket, p_repair, v_source.source) IS NULL;
             COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

@@ -1,15 +1,26 @@
 WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
-         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
+         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) , gathered_text AS MATERIALIZED (
                  SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) AS cells,
                      count(*) AS rows, count(x.as_text) AS filled
                  FROM cell AS x WHERE x.column_type = 'text' GROUP BY x.ord), wide_1 AS MATERIALIZED (
              SELECT array_agg(w."time'") AS times, array_agg(w._d41d8cd9) AS "1", array_agg(w."""; DROP TABLE x; --") AS "2", array_agg(w."ééééééééééééééééééééééééééé_63925886") AS "3"
-             FROM (SELECT w.* FROM "it's 1"""."%I; --_o'brien\" AS w WHERE w."time'" BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY w."time'") AS w), unequal_text AS MATERIALIZED (
+             FROM (SELECT w.* FROM "it's 1"""."%I; --_o'brien\" AS w WHERE w."time'" BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY w."time'") AS w), wide_time AS MATERIALIZED (SELECT 1 AS part, w.times FROM wide_1 AS w), column_text AS MATERIALIZED (SELECT 1 AS part, v.ord, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1"), (2, w."2"), (3, w."3")) AS v (ord, cells)),
+         unequal_text AS MATERIALIZED (
              SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1"), (2, w."2"), (3, w."3")) AS v (ord, cells)) AS w (ord, times, cells)
+             FROM (SELECT c.ord, t.times, c.cells FROM column_text AS c JOIN wide_time AS t ON t.part = c.part) AS w
              FULL JOIN gathered_text AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record),
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), span AS MATERIALIZED (
+             SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
+             FROM wide_time AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i)
+             GROUP BY 1, 2),
+         digest AS MATERIALIZED (
+             SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
+             FROM (SELECT c.bucket, c.ord, format('%s:%s:%s', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
+                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
+             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
+                   FROM column_text AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c) AS d WHERE d.filled > 0 GROUP BY d.bucket),
+         bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
         narrow_time AS MATERIALIZED (SELECT DISTINCT x.time FROM cell AS x),
         difference AS MATERIALIZED (
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
@@ -23,29 +34,32 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
              FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
              WHERE n.time IS NULL OR w.time IS NULL UNION ALL SELECT x.channel, x.time, NULL, 'no column' FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL) AS d (channel, time, narrow_value, wide_value)
             WHERE NOT EXISTS (SELECT FROM pymig.awkward_pending AS p WHERE p.kind <> 'key' OR p.entity::text = E'O''Brien\\' AND ((p.time) / 1000 - ((p.time) % 1000 < 0)::int) * 1000 = d.time)
-              AND NOT EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket = 10
+              AND NOT EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket = coalesce(pymig.bucket_of(pymig.tick_of(d.time), 3600000), (-9223372036854775807))
                   AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE ((k.time) / 1000 - ((k.time) % 1000 < 0)::int) * 1000 = d.time)))
         ),
+        pending AS MATERIALIZED (
+            SELECT EXISTS (SELECT FROM pymig.awkward_pending AS p WHERE p.kind <> 'key' OR p.entity::text = E'O''Brien\\' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000), (-9223372036854775807)) BETWEEN 10 AND 11)
+                OR EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket BETWEEN 10 AND 11) AS is_pending
+        ),
         total AS MATERIALIZED (SELECT (SELECT count(*) FROM cell AS x) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (SELECT g.rows, g.filled FROM gathered_text AS g) AS g)
-        SELECT t.filled::bigint, (SELECT count(*) FROM difference),
-            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
-            (SELECT md5(string_agg(h.hash, ',' ORDER BY h.hash)) FROM (SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_text AS g) AS h),
+        SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
+            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (
              SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
                  WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
              FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
-         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '39599999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
+         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) AS x) AS f
          WHERE f.reason IS NOT NULL) AS f),
                kept AS MATERIALIZED (
                    SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
-                   WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket = 10 AND NOT q.is_kept)
+                   WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket BETWEEN 10 AND 11 AND NOT q.is_kept)
           SELECT count(*) FROM (
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL
               (SELECT k.* FROM kept AS k EXCEPT ALL SELECT f.* FROM found AS f)) AS d)
              WHERE (t.rows <> t.filled OR EXISTS (
-                     SELECT FROM pymig.quarantine AS q WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket = 10))
-               AND NOT EXISTS (SELECT FROM pymig.awkward_pending AS p WHERE p.kind <> 'key' OR p.entity::text = E'O''Brien\\' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000), (-9223372036854775807)) = 10)
-               AND NOT EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket = 10))
-        FROM total AS t
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket BETWEEN 10 AND 11))
+               AND NOT p.is_pending) AS quarantine_off,
+            p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest
+        FROM total AS t CROSS JOIN pending AS p LEFT JOIN bucket AS b ON true LEFT JOIN digest AS d ON d.bucket = b.bucket

@@ -3,39 +3,58 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) , raw_float8 AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells
                  FROM pymig.plain_cell AS n
-                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'float8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
+                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'float8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
              gathered_float8 AS NOT MATERIALIZED (
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_float8 AS g JOIN channel AS c ON c.channel = g.channel), raw_int8 AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_int8) AS cells
                  FROM pymig.plain_cell AS n
-                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'int8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
+                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'int8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
              gathered_int8 AS NOT MATERIALIZED (
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_int8 AS g JOIN channel AS c ON c.channel = g.channel), raw_text AS MATERIALIZED (
                  SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_text) AS cells
                  FROM pymig.plain_cell AS n
-                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'text')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone
+                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'text')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel),
              gathered_text AS NOT MATERIALIZED (
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_text AS g JOIN channel AS c ON c.channel = g.channel), wide_1 AS MATERIALIZED (
              SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
-             FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), unequal_float8 AS MATERIALIZED (
+             FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), wide_time AS MATERIALIZED (SELECT 1 AS part, w.times FROM wide_1 AS w), column_float8 AS MATERIALIZED (SELECT 1 AS part, v.ord, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1")) AS v (ord, cells)),
+         unequal_float8 AS MATERIALIZED (
              SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1")) AS v (ord, cells)) AS w (ord, times, cells)
+             FROM (SELECT c.ord, t.times, c.cells FROM column_float8 AS c JOIN wide_time AS t ON t.part = c.part) AS w
              FULL JOIN gathered_float8 AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), unequal_int8 AS MATERIALIZED (
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), column_int8 AS MATERIALIZED (SELECT 1 AS part, v.ord, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (2, w."2")) AS v (ord, cells)),
+         unequal_int8 AS MATERIALIZED (
              SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (2, w."2")) AS v (ord, cells)) AS w (ord, times, cells)
+             FROM (SELECT c.ord, t.times, c.cells FROM column_int8 AS c JOIN wide_time AS t ON t.part = c.part) AS w
              FULL JOIN gathered_int8 AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), unequal_text AS MATERIALIZED (
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), column_text AS MATERIALIZED (SELECT 1 AS part, v.ord, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (3, w."3")) AS v (ord, cells)),
+         unequal_text AS MATERIALIZED (
              SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (3, w."3")) AS v (ord, cells)) AS w (ord, times, cells)
+             FROM (SELECT c.ord, t.times, c.cells FROM column_text AS c JOIN wide_time AS t ON t.part = c.part) AS w
              FULL JOIN gathered_text AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record),
+             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), span AS MATERIALIZED (
+             SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
+             FROM wide_time AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i)
+             GROUP BY 1, 2),
+         digest AS MATERIALIZED (
+             SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
+             FROM (SELECT c.bucket, c.ord, format('%s:%s:%s', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
+                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
+             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
+                   FROM column_float8 AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c UNION ALL SELECT c.bucket, c.ord, format('%s:%s:%s', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
+                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
+             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
+                   FROM column_int8 AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c UNION ALL SELECT c.bucket, c.ord, format('%s:%s:%s', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
+                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
+             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
+                   FROM column_text AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c) AS d WHERE d.filled > 0 GROUP BY d.bucket),
+         bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
         narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered_float8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_int8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_text AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)),
         difference AS MATERIALIZED (
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
@@ -60,15 +79,18 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              FROM narrow_time AS n
              FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
              WHERE n.time IS NULL OR w.time IS NULL UNION ALL SELECT c.channel::text, n.time, n.as_text, 'no column'
-             FROM channel AS c JOIN pymig.plain_cell AS n ON n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone WHERE c.ord IS NULL) AS d (channel, time, narrow_value, wide_value)
+             FROM channel AS c JOIN pymig.plain_cell AS n ON n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone WHERE c.ord IS NULL) AS d (channel, time, narrow_value, wide_value)
             WHERE NOT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND p.time = d.time)
-              AND NOT EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket = 10
+              AND NOT EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket = coalesce(pymig.bucket_of(pymig.tick_of(d.time), 3600000000), (-9223372036854775807))
                   AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE k.time = d.time)))
         ),
+        pending AS MATERIALIZED (
+            SELECT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000000), (-9223372036854775807)) BETWEEN 10 AND 11)
+                OR EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket BETWEEN 10 AND 11) AS is_pending
+        ),
         total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (SELECT g.rows, g.filled FROM gathered_float8 AS g UNION ALL SELECT g.rows, g.filled FROM gathered_int8 AS g UNION ALL SELECT g.rows, g.filled FROM gathered_text AS g) AS g)
-        SELECT t.filled::bigint, (SELECT count(*) FROM difference),
-            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s),
-            (SELECT md5(string_agg(h.hash, ',' ORDER BY h.hash)) FROM (SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_float8 AS g UNION ALL SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_int8 AS g UNION ALL SELECT format('%s:%s', g.ord, hash_array_extended(g.cells, 0)) AS hash FROM gathered_text AS g) AS h),
+        SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
+            (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (
              SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
                  WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
@@ -76,17 +98,17 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              FROM (WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
          FROM pymig._channel_values('plain', 'SHIP1') AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
-                 SELECT  n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 10:59:59.999999'::timestamp without time zone ) AS n) AS x) AS f
+                 SELECT  n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ) AS n) AS x) AS f
          WHERE f.reason IS NOT NULL) AS f),
                kept AS MATERIALIZED (
                    SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
-                   WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10 AND NOT q.is_kept)
+                   WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket BETWEEN 10 AND 11 AND NOT q.is_kept)
           SELECT count(*) FROM (
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL
               (SELECT k.* FROM kept AS k EXCEPT ALL SELECT f.* FROM found AS f)) AS d)
              WHERE (t.rows <> t.filled OR EXISTS (
-                     SELECT FROM pymig.quarantine AS q WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket = 10))
-               AND NOT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000000), (-9223372036854775807)) = 10)
-               AND NOT EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket = 10))
-        FROM total AS t
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket BETWEEN 10 AND 11))
+               AND NOT p.is_pending) AS quarantine_off,
+            p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest
+        FROM total AS t CROSS JOIN pending AS p LEFT JOIN bucket AS b ON true LEFT JOIN digest AS d ON d.bucket = b.bucket

@@ -85,16 +85,16 @@ def fetch_executemany(job: Job) -> None:
 
 
 def upsert_rows(job: Job) -> None:
-    """Fetch all rows, upsert each cell by itself, pipelined: channel by channel, so that each
-    statement is planned once."""
+    """Fetch all rows, upsert each cell by itself, pipelined. Channel by channel, so that each
+    statement is planned once; each in a transaction, or dead versions would never get out of the
+    way."""
     with connect(job.url) as connection, connection.cursor() as cursor:
         cursor.execute(job.sql("rows"))
         cells: dict[str, list[tuple[Any, Any]]] = {}
         for time, channel, cell in cursor:
             cells.setdefault(channel, []).append((time, cell))
-        with connection.transaction():
-            for channel, rows in cells.items():
-                cursor.executemany(job.sql("upsert_cell", channel=channel), rows)
+        for channel, rows in cells.items():
+            cursor.executemany(job.sql("upsert_cell", channel=channel), rows)
 
 
 def pandas_pivot(job: Job) -> None:

@@ -595,31 +595,21 @@ COMMENT ON FUNCTION pymig._bound_tick(text, text, boolean) IS
     'Bound of a partition as pg_get_expr prints it -> first or (p_is_upper: the bound is exclusive) last tick of the partition.';
 
 -- sql/core/functions/_bucket_digests_sql.sql
-CREATE OR REPLACE FUNCTION pymig._bucket_digests_sql(p_source pymig.source, p_types text[])
+CREATE OR REPLACE FUNCTION pymig._bucket_digests_sql(p_types text[])
 RETURNS text
 LANGUAGE sql
-STABLE
+IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- The arrays are in time order, so each bucket is a slice of them.
     SELECT format(
-        'span AS MATERIALIZED (
-             SELECT t.part, %1$s AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
-             FROM wide_time AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i)
-             GROUP BY 1, 2),
-         digest AS MATERIALIZED (
+        'digest AS MATERIALIZED (
              SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, '','' ORDER BY d.ord)) AS digest
-             FROM (%2$s) AS d WHERE d.filled > 0 GROUP BY d.bucket),
+             FROM (%s) AS d WHERE d.filled > 0 GROUP BY d.bucket),
          bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s)',
-        pymig._bucket_sql(p_source, 'u.time'),
-        (SELECT string_agg(format(
-            'SELECT c.bucket, c.ord, format(''%%s:%%s:%%s'', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
-                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
-             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
-                   FROM column_%1$s AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c', t.t), ' UNION ALL ')
-         FROM unnest(p_types) AS t (t)))
+        string_agg(format('SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_%1$s AS c', t.t), ' UNION ALL '))
+    FROM unnest(p_types) AS t (t)
 $$;
-COMMENT ON FUNCTION pymig._bucket_digests_sql(pymig.source, text[]) IS
+COMMENT ON FUNCTION pymig._bucket_digests_sql(text[]) IS
     'CTEs for a run of buckets: bucket, those that have wide rows; digest, of each its cells that are not NULL, and an MD5 over the times and cells of its channels by ord. The same content has the same digest, in whatever order it was written.';
 
 -- sql/core/functions/_bucket_end.sql
@@ -1553,6 +1543,41 @@ $$;
 COMMENT ON FUNCTION pymig._compare_buckets(pymig.source, text, bigint, bigint) IS
     'Compares a run of buckets in one statement; changes nothing. One bucket: a row, whatever it is like. More: a row for each that has wide rows, if all of them are equal and nothing of them is pending; else none, and they have to be compared one by one.';
 
+-- sql/core/functions/_compared_sql.sql
+CREATE OR REPLACE FUNCTION pymig._compared_sql(p_source text, p_entity text, p_type text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- *<> compares images: it tells -0.0 from 0.0 and 1.0 from 1.00, which = does not. A channel that has all times of the
+    -- run is compared as two arrays; only where they differ, for whatever reason, are its cells looked at one by one. The arrays go through here
+    -- once: what is kept of equal ones is the hash of each bucket's slice, which is one as the wide side is in time order.
+    SELECT format(
+        'compared_%1$s AS MATERIALIZED (
+             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
+             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
+                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
+                   FROM (%2$s) AS w (part, ord, times, cells)
+                   FULL JOIN gathered_%1$s AS g USING (ord)
+                   OFFSET 0) AS c
+             CROSS JOIN LATERAL (
+                 SELECT array_agg(s.bucket) AS buckets, array_agg(format(''%%s:%%s:%%s'', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
+                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
+                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d)',
+        p_type,
+        string_agg(format('SELECT %1$s, v.ord, w.times, v.cells FROM wide_%1$s AS w CROSS JOIN LATERAL (VALUES %2$s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL ' ORDER BY c.part))
+    FROM (
+        SELECT c.part, string_agg(format('(%s, w."%1$s")', c.ord), ', ' ORDER BY c.ord) AS columns
+        FROM pymig.channel AS c
+        WHERE c.source = p_source AND c.entity = p_entity AND c.column_type = p_type
+        GROUP BY c.part
+    ) AS c
+$$;
+COMMENT ON FUNCTION pymig._compared_sql(text, text, text) IS
+    'CTE compared_<type>: of each channel of that type whether its arrays differ between the two sides, the arrays if they do, and for each bucket the cells of the wide side that are not NULL and their hash.';
+
 -- sql/core/functions/_compat_branch_sql.sql
 CREATE OR REPLACE FUNCTION pymig._compat_branch_sql(p_source pymig.source, p_entity pymig.entity)
 RETURNS SETOF text
@@ -2131,12 +2156,13 @@ DECLARE
     v_cells text := (
         SELECT string_agg(format(
             'SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = %2$L AND c.entity = %3$L AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM unequal_%1$s AS u CROSS JOIN LATERAL (
+             FROM compared_%1$s AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
                  FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
                  FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
-                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d', t.t, p_source.source, p_entity), ' UNION ALL ')
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
+             WHERE u.differs', t.t, p_source.source, p_entity), ' UNION ALL ')
         FROM unnest(p_types) AS t (t));
     v_rows text := (
         SELECT string_agg(format(
@@ -7549,34 +7575,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._type_name(pymig.source, text) IS 'Type of a column of the narrow table, without length.';
 
--- sql/core/functions/_unequal_sql.sql
-CREATE OR REPLACE FUNCTION pymig._unequal_sql(p_source text, p_entity text, p_type text)
-RETURNS text
-LANGUAGE sql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    -- *<> compares images: it tells -0.0 from 0.0 and 1.0 from 1.00, which = does not. A channel that has all times of the
-    -- run is compared as two arrays; only where they differ, for whatever reason, are its cells looked at one by one.
-    SELECT format(
-        'column_%1$s AS MATERIALIZED (%2$s),
-         unequal_%1$s AS MATERIALIZED (
-             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT c.ord, t.times, c.cells FROM column_%1$s AS c JOIN wide_time AS t ON t.part = c.part) AS w
-             FULL JOIN gathered_%1$s AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record)',
-        p_type,
-        string_agg(format('SELECT %1$s AS part, v.ord, v.cells FROM wide_%1$s AS w CROSS JOIN LATERAL (VALUES %2$s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL ' ORDER BY c.part))
-    FROM (
-        SELECT c.part, string_agg(format('(%s, w."%1$s")', c.ord), ', ' ORDER BY c.ord) AS columns
-        FROM pymig.channel AS c
-        WHERE c.source = p_source AND c.entity = p_entity AND c.column_type = p_type
-        GROUP BY c.part
-    ) AS c
-$$;
-COMMENT ON FUNCTION pymig._unequal_sql(text, text, text) IS
-    'CTEs column_<type>: the cells of each wide column of that type; unequal_<type>: the channels whose arrays differ between the two sides.';
-
 -- sql/core/functions/_unreadable.sql
 CREATE OR REPLACE FUNCTION pymig._unreadable(p_source pymig.source, OUT fault text, OUT advice text)
 RETURNS record
@@ -7729,7 +7727,7 @@ DECLARE
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)))) END;
 BEGIN
     RETURN format($sql$
-        WITH %1$s %2$s, %3$s, wide_time AS MATERIALIZED (%4$s), %5$s, %6$s,
+        WITH %1$s %2$s, %3$s, span AS MATERIALIZED (%4$s), %5$s, %6$s,
         narrow_time AS MATERIALIZED (%7$s),
         difference AS MATERIALIZED (
             SELECT d.* FROM (%8$s) AS d (channel, time, narrow_value, wide_value)
@@ -7754,9 +7752,12 @@ BEGIN
         v_narrow,
         (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, v_condition, v_by_key), '') FROM unnest(v_types) AS t (t)),
         (SELECT string_agg(pymig._wide_arrays_sql(p_source, p_entity, p.p, p_first_bucket, p_last_bucket), ', ') FROM unnest(v_parts) AS p (p)),
-        (SELECT string_agg(format('SELECT %s AS part, w.times FROM wide_%1$s AS w', p.p), ' UNION ALL ') FROM unnest(v_parts) AS p (p)),
-        (SELECT string_agg(pymig._unequal_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
-        pymig._bucket_digests_sql(p_source, v_types),
+        format('SELECT t.part, %s AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
+                FROM (%s) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2',
+            pymig._bucket_sql(p_source, 'u.time'),
+            (SELECT string_agg(format('SELECT %s AS part, w.times FROM wide_%1$s AS w', p.p), ' UNION ALL ') FROM unnest(v_parts) AS p (p))),
+        (SELECT string_agg(pymig._compared_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
+        pymig._bucket_digests_sql(v_types),
         CASE WHEN v_by_key THEN format('SELECT DISTINCT u.time FROM (%s) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)',
                  (SELECT string_agg(format('SELECT DISTINCT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)))
              ELSE 'SELECT DISTINCT x.time FROM cell AS x' END,

@@ -23,59 +23,68 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
                  SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
                  FROM raw_text AS g JOIN channel AS c ON c.channel = g.channel), wide_1 AS MATERIALIZED (
              SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
-             FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), wide_time AS MATERIALIZED (SELECT 1 AS part, w.times FROM wide_1 AS w), column_float8 AS MATERIALIZED (SELECT 1 AS part, v.ord, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1")) AS v (ord, cells)),
-         unequal_float8 AS MATERIALIZED (
-             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT c.ord, t.times, c.cells FROM column_float8 AS c JOIN wide_time AS t ON t.part = c.part) AS w
-             FULL JOIN gathered_float8 AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), column_int8 AS MATERIALIZED (SELECT 1 AS part, v.ord, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (2, w."2")) AS v (ord, cells)),
-         unequal_int8 AS MATERIALIZED (
-             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT c.ord, t.times, c.cells FROM column_int8 AS c JOIN wide_time AS t ON t.part = c.part) AS w
-             FULL JOIN gathered_int8 AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), column_text AS MATERIALIZED (SELECT 1 AS part, v.ord, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (3, w."3")) AS v (ord, cells)),
-         unequal_text AS MATERIALIZED (
-             SELECT ord, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells
-             FROM (SELECT c.ord, t.times, c.cells FROM column_text AS c JOIN wide_time AS t ON t.part = c.part) AS w
-             FULL JOIN gathered_text AS g USING (ord)
-             WHERE ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record), span AS MATERIALIZED (
-             SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
-             FROM wide_time AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i)
-             GROUP BY 1, 2),
-         digest AS MATERIALIZED (
+             FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), span AS MATERIALIZED (SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
+                FROM (SELECT 1 AS part, w.times FROM wide_1 AS w) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared_float8 AS MATERIALIZED (
+             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
+             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
+                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
+                   FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1")) AS v (ord, cells)) AS w (part, ord, times, cells)
+                   FULL JOIN gathered_float8 AS g USING (ord)
+                   OFFSET 0) AS c
+             CROSS JOIN LATERAL (
+                 SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
+                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
+                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), compared_int8 AS MATERIALIZED (
+             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
+             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
+                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
+                   FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (2, w."2")) AS v (ord, cells)) AS w (part, ord, times, cells)
+                   FULL JOIN gathered_int8 AS g USING (ord)
+                   OFFSET 0) AS c
+             CROSS JOIN LATERAL (
+                 SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
+                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
+                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), compared_text AS MATERIALIZED (
+             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
+             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
+                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
+                   FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (3, w."3")) AS v (ord, cells)) AS w (part, ord, times, cells)
+                   FULL JOIN gathered_text AS g USING (ord)
+                   OFFSET 0) AS c
+             CROSS JOIN LATERAL (
+                 SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
+                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
+                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), digest AS MATERIALIZED (
              SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
-             FROM (SELECT c.bucket, c.ord, format('%s:%s:%s', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
-                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
-             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
-                   FROM column_float8 AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c UNION ALL SELECT c.bucket, c.ord, format('%s:%s:%s', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
-                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
-             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
-                   FROM column_int8 AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c UNION ALL SELECT c.bucket, c.ord, format('%s:%s:%s', c.ord, c.hash, hash_array_extended(c.cells, 0)) AS hash,
-                 CASE WHEN array_position(c.cells, NULL) IS NULL THEN cardinality(c.cells) ELSE cardinality(array_remove(c.cells, NULL)) END AS filled
-             FROM (SELECT s.bucket, s.hash, c.ord, c.cells[s.first:s.last] AS cells
-                   FROM column_text AS c JOIN span AS s ON s.part = c.part OFFSET 0) AS c) AS d WHERE d.filled > 0 GROUP BY d.bucket),
+             FROM (SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_float8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_int8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_text AS c) AS d WHERE d.filled > 0 GROUP BY d.bucket),
          bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
         narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered_float8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_int8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_text AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)),
         difference AS MATERIALIZED (
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM unequal_float8 AS u CROSS JOIN LATERAL (
+             FROM compared_float8 AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
                  FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
                  FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
-                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM unequal_int8 AS u CROSS JOIN LATERAL (
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
+             WHERE u.differs UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM compared_int8 AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
                  FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
                  FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
-                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM unequal_text AS u CROSS JOIN LATERAL (
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
+             WHERE u.differs UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM compared_text AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
                  FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
                  FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
-                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d UNION ALL SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.time IS NULL THEN 'no row' ELSE 'row' END
+                 WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
+             WHERE u.differs UNION ALL SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.time IS NULL THEN 'no row' ELSE 'row' END
              FROM narrow_time AS n
              FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
              WHERE n.time IS NULL OR w.time IS NULL UNION ALL SELECT c.channel::text, n.time, n.as_text, 'no column'

@@ -145,6 +145,8 @@ def explain(error: psycopg.Error) -> PymigError:
             )
         if not isinstance(error, pg.UndefinedFunction):
             return UsageError(sentence, hint or "Name an existing table, with its schema.")
+    if isinstance(error, _MALFORMED):
+        return UsageError(sentence, hint or "Give a span of time like '500 ms' or '2 days'.")
     if isinstance(error, pg.InsufficientPrivilege):
         return PrivilegeError(f"The role may not do this: {sentence}", hint or _missing(sentence))
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
@@ -170,6 +172,8 @@ _ABSENT: Final = (
     pg.UndefinedFunction,
     pg.UndefinedTable,
 )
+#: What only a parameter of a person's can be: spans of time are handed on as they are.
+_MALFORMED: Final = (pg.InvalidDatetimeFormat, pg.IntervalFieldOverflow)
 _OF_PYMIG: Final = re.compile(r'\bpymig[."]')
 _PERMISSIONS: Final = "docs/how-to/permissions.md lists what each command needs."
 

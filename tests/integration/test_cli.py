@@ -285,6 +285,12 @@ def test_wrong_ship_and_wrong_source(pymig: Pymig) -> None:
         assert_refused(done, 2, "here is no source 'nowhere'", "Registered: tbl_data_timeseries")
 
 
+def test_wrong_spans_of_time(pymig: Pymig) -> None:
+    for words in ("set-chunk-target nonsense", "set-chunk-target 999999999999999years"):
+        assert_refused(pymig(*words.split()), 2, "interval", "2 days")
+    succeed(pymig("set-chunk-target", "500 ms"))
+
+
 def test_missing_table_and_column(pymig: Pymig) -> None:
     for narrow in ("plant.nothing", "nowhere.samples", "not a name"):
         arguments = [narrow if word == "plant.samples" else word for word in ADD_PLANT]

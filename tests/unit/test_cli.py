@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pymig import cli, show
+from pymig import show
+from pymig.cli import main
+from pymig.cli.session import options_of
 from pymig.errors import PymigError
 from pymig.paths import checkout
 
@@ -47,7 +49,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit code of the command line."""
     monkeypatch.setattr("sys.argv", ["pymig", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
@@ -57,7 +59,7 @@ def test_environment_reaches_the_options(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PYMIG_WORKERS", "5")
     monkeypatch.setenv("PYMIG_COLUMN_TYPES", "native")
     monkeypatch.setenv("PYMIG_STRATEGY", "json")
-    options = cli._options()
+    options = options_of()
     assert (options.source, options.workers) == ("bus", 5)
     assert (options.column_types, options.strategy) == ("native", "json")
 
@@ -65,12 +67,12 @@ def test_environment_reaches_the_options(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_flags_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYMIG_SOURCE", "bus")
     monkeypatch.setenv("PYMIG_STRATEGY", "json")
-    options = cli._options(source="plant", strategy="filter", workers=3)
+    options = options_of(source="plant", strategy="filter", workers=3)
     assert (options.source, options.strategy, options.workers) == ("plant", "filter", 3)
 
 
 def test_nothing_said_is_left_to_the_database() -> None:
-    options = cli._options()
+    options = options_of()
     assert (options.source, options.column_types, options.strategy) == (None, None, None)
 
 
@@ -132,7 +134,7 @@ def test_unexpected_error(
         raise RuntimeError("the moon is full")
 
     monkeypatch.setenv("PYMIG_DEBUG", "")
-    monkeypatch.setattr(cli, "_read", fail)
+    monkeypatch.setattr("pymig.cli.setup.read", fail)
     assert run_main(monkeypatch, *(["--debug"] if debug else []), "source", "list") == 1
     said = capsys.readouterr().err
     assert said.startswith("pymig: Something unexpected went wrong: RuntimeError: the moon is full")
@@ -147,7 +149,7 @@ def test_exit_code_is_documented_and_true(
     def fail(*_: object) -> None:
         raise kind("No.", "Do.")
 
-    monkeypatch.setattr(cli, "_read", fail)
+    monkeypatch.setattr("pymig.cli.setup.read", fail)
     assert run_main(monkeypatch, "source", "list") == kind.exit_code
     assert capsys.readouterr().err == "pymig: No.\nDo.\n"
     top = checkout() or pytest.skip("no checkout")

@@ -1,0 +1,6 @@
+"""`python -m pymig.cli`."""
+
+from pymig.cli import main
+
+if __name__ == "__main__":
+    main()

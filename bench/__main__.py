@@ -111,6 +111,7 @@ def measure_backfill(
             "compared": sum(map(len, done.digests.values())),
             "differing": done.differing,
             "wal_bytes": done.wal_bytes,
+            "dead_per_live": done.dead_per_live,
             "driver_peak_mb": {n: round(mb, 1) for n, mb in done.driver_peak_mb.items()},
         }
         say(report.backfill_table(data))

@@ -30,12 +30,13 @@ PYMIG = [sys.executable, "-c", "from pymig.cli import main; main()"]
 @dataclass
 class Figures:
     """Seconds of every repetition by name, digests of all that was written, drivers' memory, bytes
-    of WAL of what wrote in SQL alone."""
+    of WAL of what wrote in SQL alone, dead tuples for each live one of the wide tables."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     digests: dict[str, list[str]] = field(default_factory=dict)
     driver_peak_mb: dict[str, float] = field(default_factory=dict)
     wal_bytes: dict[str, list[int]] = field(default_factory=dict)
+    dead_per_live: list[float] = field(default_factory=list)
 
     @property
     def differing(self) -> list[str]:
@@ -105,6 +106,9 @@ def _pymig(job: Job, figures: Figures, name: str, strategy: str, workers: int) -
     _compare(job, figures, name, VIEW)
     if strategy == "auto" and workers == 1:
         with connect(job.url) as connection:
+            row = connection.execute(job.sql("dead_tuples")).fetchone()
+            assert row
+            figures.dead_per_live.append(float(row[0]))
             started = time.perf_counter()
             connection.execute(job.sql("pymig", call="verify", strategy=strategy))
             _note(figures, "pymig verify", time.perf_counter() - started)

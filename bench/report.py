@@ -95,6 +95,7 @@ def backfill_table(data: dict[str, Any]) -> str:
 def targets(data: dict[str, Any]) -> list[str]:
     """A line per target: what was asked, what was measured."""
     lines = []
+    rows = data["channels"] * data["times"]
     for types, figures in data["figures"].items():
         seconds = figures["seconds"]
         for name, bases, *limits in TARGETS if data["channels"] == GOAL_CHANNELS else ():
@@ -118,7 +119,9 @@ def targets(data: dict[str, Any]) -> list[str]:
         ratio = written["pymig auto"] / written["write floor"]
         lines.append(
             f"- {types}: WAL of the backfill ÷ that of the write floor: {ratio:.2f} "
-            f"({written['pymig auto'] / 1e6:.1f} MB), {_met(ratio <= WAL_RATIO)} (≤ {WAL_RATIO})"
+            f"({written['pymig auto'] / rows:.1f} bytes a narrow row), "
+            f"{_met(ratio <= WAL_RATIO)} (≤ {WAL_RATIO}); wide tuples dead for each live one: "
+            f"{statistics.median(figures['dead_per_live']):.2f}"
         )
         wrong = ", ".join(figures["differing"])
         lines.append(

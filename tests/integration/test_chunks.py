@@ -49,13 +49,28 @@ def _step(conn: psycopg.Connection[Any], workers: int = 1) -> str:
 
 @pytest.mark.parametrize(
     ("workers", "sizes"),
-    [(1, [64, 36]), (2, [50, 50]), (3, [34, 34, 32]), (0, [64, 36]), (1000, [1, 1, 1, 1])],
+    [(1, [64, 36]), (2, [50, 50]), (3, [33, 33, 34]), (0, [64, 36]), (1000, [1, 1, 1, 1])],
 )
 def test_last_chunks_are_equal_shares(db: Database, workers: int, sizes: list[int]) -> None:
     """So that no worker waits for another at the end; more are dealt when these are taken."""
     conn = _prepared(db, 100)
     assert _step(conn, workers) == "dealt"
     assert [size for _, size, _ in conn.execute(CHUNKS)] == sizes
+
+
+def test_shares_are_of_rows(db: Database) -> None:
+    """The last hour has ten minutes: two workers take two hours, and two with what is left."""
+    conn = _prepared(db, 1)
+    conn.execute("CALL pymig.roll_back('X')")
+    conn.execute("DELETE FROM n")
+    conn.execute(
+        "INSERT INTO n SELECT 'X', 'c' || c, '2025-01-01'::timestamp + t * interval '1 min', t "
+        "FROM generate_series(1, 20) AS c, generate_series(0, 249) AS t"
+    )
+    conn.execute("ANALYZE n")
+    conn.execute("CALL pymig.start_sync('X')")
+    assert _step(conn, 2) == "dealt"
+    assert [size for _, size, _ in conn.execute(CHUNKS)] == [2, 3]
 
 
 def test_trial_takes_an_eighth_of_a_chunk(db: Database) -> None:

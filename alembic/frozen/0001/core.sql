@@ -2032,6 +2032,8 @@ DECLARE
     -- Enough for a few workers until the sizes are adapted again; while sizes are on trial no more than are wanted at once.
     v_chunks int := CASE WHEN p_target IS NULL THEN 4 ELSE greatest(p_workers, 1) END;
     v_size int := pymig._chunk_buckets(p_source.source, p_entity, p_target);
+    v_share numeric;
+    v_rows bigint;
     v_entity pymig.entity;
     v_first bigint;
     v_last bigint;
@@ -2039,7 +2041,14 @@ DECLARE
 BEGIN
     SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR NO KEY UPDATE;
     -- At the end there is a chunk for each worker, so that all end together.
-    v_size := greatest(1, least(v_size, ceil((v_entity.last_bucket::numeric - v_entity.next_bucket + 1) / greatest(p_workers, 1))));
+    v_share := ceil((v_entity.last_bucket::numeric - v_entity.next_bucket + 1) / greatest(p_workers, 1));
+    IF p_workers > 1 AND v_share BETWEEN 2 AND v_size THEN
+        -- By rows: the first and the last bucket are parts of one, as a rule, and a bucket less may be nearer to a share.
+        v_rows := pymig._estimate_rows(p_source, p_entity, v_entity.next_bucket, v_entity.last_bucket) / p_workers;
+        v_share := v_share - (abs(pymig._estimate_rows(p_source, p_entity, v_entity.next_bucket, (v_entity.next_bucket + v_share - 2)::bigint) - v_rows)
+            < abs(pymig._estimate_rows(p_source, p_entity, v_entity.next_bucket, (v_entity.next_bucket + v_share - 1)::bigint) - v_rows))::int;
+    END IF;
+    v_size := greatest(1, least(v_size, v_share));
     WHILE v_dealt < v_chunks AND v_entity.next_bucket IS NOT NULL LOOP
         v_first := CASE WHEN v_entity.next_bucket = v_entity.first_bucket THEN v_entity.first_bucket
                         ELSE pymig._next_narrow_bucket(p_source, p_entity, v_entity.next_bucket) END;
@@ -2048,9 +2057,12 @@ BEGIN
             EXIT;
         END IF;
         v_last := CASE WHEN v_first = -9223372036854775808 THEN v_first
-                       -- What little would be left over goes along.
-                       WHEN v_entity.last_bucket <= v_first::numeric + v_size * 1.25 - 1 THEN v_entity.last_bucket
-                       ELSE v_first + v_size - 1 END;
+                       ELSE least(v_first::numeric + v_size - 1, v_entity.last_bucket)::bigint END;
+        -- What little would be left over goes along.
+        IF v_last < v_entity.last_bucket AND v_first::numeric + 2 * v_size > v_entity.last_bucket
+            AND pymig._estimate_rows(p_source, p_entity, v_last + 1, v_entity.last_bucket) <= 0.25 * pymig._estimate_rows(p_source, p_entity, v_first, v_last) THEN
+            v_last := v_entity.last_bucket;
+        END IF;
         INSERT INTO pymig.chunk (source, entity, first_bucket, last_bucket, from_time, to_time)
         VALUES (p_source.source, p_entity, v_first, v_last, pymig._bucket_start(p_source, v_first), pymig._bucket_end(p_source, v_last));
         v_dealt := v_dealt + 1;

@@ -1112,12 +1112,14 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT extract(epoch FROM pymig._chunk_target(p_source, p_entity, p_target)) * coalesce(
+    SELECT extract(epoch FROM pymig._chunk_target(p_source, p_entity, p_target)) * least(coalesce(
         (SELECT sum(c.narrow_rows) / nullif(sum(c.seconds), 0)
          FROM (SELECT c.narrow_rows, c.seconds FROM pymig.chunk AS c
                WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done' AND c.narrow_rows > 0 ORDER BY c.chunk DESC LIMIT 8) AS c),
         -- Before anything is measured: about so many a second.
-        1000000)
+        1000000),
+        -- However fast the server is: so many take up to 230 MB of memory.
+        2000000)
 $$;
 COMMENT ON FUNCTION pymig._chunk_rows(text, text, interval) IS 'Narrow rows the next chunks should have to take as long as the chunk target says, by the last ones.';
 
@@ -11954,6 +11956,8 @@ DECLARE
     v_started timestamptz := clock_timestamp();
     v_bucket bigint := -9223372036854775808;
     v_is_compared boolean;
+    -- Shorter than a chunk: the arrays of both sides take nearly twice as much memory, up to 200 bytes a cell.
+    c_run constant interval := '600 ms';
     -- Buckets of the next run; after one that was not clean the next is short.
     v_run bigint := 64;
     v_last_bucket numeric;
@@ -12018,7 +12022,7 @@ BEGIN
         v_bucket := pymig._next_bucket(v_source, v_entity.entity, v_bucket);
         EXIT WHEN v_bucket IS NULL;
         IF v_bucket > v_singly_until THEN
-            v_run := pymig._fit_buckets(v_source, v_entity.entity, v_bucket, least(2 * v_run, v_last_bucket - v_bucket + 1));
+            v_run := pymig._fit_buckets(v_source, v_entity.entity, v_bucket, least(2 * v_run, v_last_bucket - v_bucket + 1), c_run);
             IF v_run > 1 AND pymig._verify_run(v_source, v_entity, v_bucket, v_bucket + (v_run - 1)) THEN
                     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

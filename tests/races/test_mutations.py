@@ -259,8 +259,8 @@ def bound_not_frozen(s: Stage) -> None:
         "_deal_chunks",
         ("OR v_first > v_entity.last_bucket", ""),
         (
-            "WHEN v_entity.last_bucket <= v_first::numeric + v_size * 1.25 - 1 THEN v_entity.last_bucket",
-            "",
+            "least(v_first::numeric + v_size - 1, v_entity.last_bucket)::bigint",
+            "v_first + v_size - 1",
         ),
         ("CASE WHEN v_last < v_entity.last_bucket THEN v_last + 1 END", "v_last + 1"),
     )

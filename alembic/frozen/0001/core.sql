@@ -1118,8 +1118,8 @@ AS $$
                WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done' AND c.narrow_rows > 0 ORDER BY c.chunk DESC LIMIT 8) AS c),
         -- Before anything is measured: about so many a second.
         1000000),
-        -- However fast the server is: so many take up to 230 MB of memory.
-        2000000)
+        -- However fast the server is: a chunk may be twice as large, which takes up to 280 MB of memory.
+        1200000)
 $$;
 COMMENT ON FUNCTION pymig._chunk_rows(text, text, interval) IS 'Narrow rows the next chunks should have to take as long as the chunk target says, by the last ones.';
 
@@ -11957,7 +11957,7 @@ DECLARE
     v_bucket bigint := -9223372036854775808;
     v_is_compared boolean;
     -- Shorter than a chunk: the arrays of both sides take nearly twice as much memory, up to 200 bytes a cell.
-    c_run constant interval := '600 ms';
+    c_run constant interval := '500 ms';
     -- Buckets of the next run; after one that was not clean the next is short.
     v_run bigint := 64;
     v_last_bucket numeric;

@@ -27,6 +27,8 @@ from tests.integration.test_control import NARROW
 from tests.oracle import difference
 from tests.waiting import until
 
+pytestmark = pytest.mark.once
+
 CREATE: LiteralString = """
 CREATE TABLE n (ship text, ch text, ts timestamp, d float8, PRIMARY KEY (ship, ch, ts));
 INSERT INTO n SELECT s, 'c' || c, '2024-01-01'::timestamp + t * interval '1 h', t

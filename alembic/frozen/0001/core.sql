@@ -6371,6 +6371,19 @@ $$;
 COMMENT ON FUNCTION pymig._record_newcomers(pymig.source) IS
     'Records a key of each entity that nobody has seen, as its own lost ones would have: the worker notes or adopts it.';
 
+-- sql/core/functions/_record_verification.sql
+CREATE OR REPLACE FUNCTION pymig._record_verification(p_found pymig.verification)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pymig.verification AS v SELECT p_found.*
+    ON CONFLICT (source, entity, bucket) DO UPDATE SET
+        is_equal = excluded.is_equal, cells = excluded.cells, differences = excluded.differences, repaired = excluded.repaired,
+        sample = excluded.sample, digest = excluded.digest, seconds = excluded.seconds, checked_at = excluded.checked_at
+$$;
+COMMENT ON FUNCTION pymig._record_verification(pymig.verification) IS 'Keeps the result of a bucket''s comparison in place of its last one.';
+
 -- sql/core/functions/_refuse_long_scan.sql
 CREATE OR REPLACE FUNCTION pymig._refuse_long_scan(p_source pymig.source, p_allow_scan boolean, p_what text)
 RETURNS void
@@ -7709,12 +7722,8 @@ AS $$
 BEGIN
     PERFORM pymig._require_read_committed();
     PERFORM pymig._require_same_entity(p_entity);
-    INSERT INTO pymig.verification AS v
-    SELECT c.source, c.entity, c.bucket, c.from_time, c.to_time, c.is_equal, c.cells, c.differences, c.repaired, c.sample, c.digest, c.seconds, clock_timestamp()
-    FROM pymig._compare_buckets(p_source, p_entity.entity, p_first_bucket, p_last_bucket) AS c
-    ON CONFLICT (source, entity, bucket) DO UPDATE SET
-        is_equal = excluded.is_equal, cells = excluded.cells, differences = excluded.differences, repaired = excluded.repaired,
-        sample = excluded.sample, digest = excluded.digest, seconds = excluded.seconds, checked_at = excluded.checked_at;
+    PERFORM pymig._record_verification(c)
+    FROM pymig._compare_buckets(p_source, p_entity.entity, p_first_bucket, p_last_bucket) AS c;
     RETURN FOUND;
 END
 $$;
@@ -9224,10 +9233,7 @@ BEGIN
     END IF;
     v_now.seconds := extract(epoch FROM clock_timestamp() - v_started);
     v_now.checked_at := clock_timestamp();
-    INSERT INTO pymig.verification AS v SELECT v_now.*
-    ON CONFLICT (source, entity, bucket) DO UPDATE SET
-        is_equal = excluded.is_equal, cells = excluded.cells, differences = excluded.differences, repaired = excluded.repaired,
-        sample = excluded.sample, digest = excluded.digest, seconds = excluded.seconds, checked_at = excluded.checked_at;
+    PERFORM pymig._record_verification(v_now);
     RETURN v_now;
 END
 $$;

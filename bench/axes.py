@@ -22,8 +22,6 @@ from bench.server import another_database, connect, execute, load, render
 
 SHIP = "SHIP1"
 STEP = 15
-# auto would try others on chunks of a long history, which is no growth.
-STRATEGY = "transpose"
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Point:
     """Percent of the channels that have a row at each time."""
     types: str = "native"
     workers: int = 1
+    strategy: str = "transpose"
+    """auto would try others on chunks of a long history, which is no growth."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,11 @@ AXES = (
         (
             Point("dense, native"),
             Point("dense, text", types="text"),
-            Point("5 % of the channels, native", times=20_000, fill=5),
-            Point("5 % of the channels, text", times=20_000, fill=5, types="text"),
+            *(
+                Point(f"5 % of the channels, {t}, `{s}`", times=20_000, fill=5, types=t, strategy=s)
+                for t in ("native", "text")
+                for s in ("transpose", "json", "crosstab")
+            ),
         ),
         "dense, native",
     ),
@@ -152,7 +155,7 @@ def _measure(url: str, point: Point, found: dict[str, Any]) -> None:
     """One migration of the ship, then its floors."""
     job = job_of(url, SHIP, point.types)
     read_floor(job)  # other points may have taken its place in shared_buffers
-    found["seconds"]["pymig"].append(migrate(job, STRATEGY, point.workers)[0])
+    found["seconds"]["pymig"].append(migrate(job, point.strategy, point.workers)[0])
     found["seconds"]["read floor"].append(read_floor(job))
     with connect(url) as connection:
         chunks = connection.execute(render("axes_chunks", ship=SHIP)).fetchall()

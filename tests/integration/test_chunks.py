@@ -27,9 +27,9 @@ SELECT c.strategy, c.last_bucket - c.first_bucket + 1, c.first_bucket
 FROM pymig.chunk AS c ORDER BY c.first_bucket
 """
 BROKEN_JSON: LiteralString = """
-CREATE OR REPLACE FUNCTION pymig._pivot_json_sql(
-    p_source text, p_entity text, p_part int, p_as_text boolean)
-RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT 1/0' $$
+CREATE OR REPLACE FUNCTION pymig._insert_record_sql(
+    p_source pymig.source, p_wide_table text, p_part int)
+RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT FROM generate_series(1, 1 / 0)' $$
 """
 
 

@@ -84,9 +84,11 @@ STATEMENTS: Final[dict[str, LiteralString]] = {
     " pymig._column_definitions(p.source, p.entity, p.part)) FROM pymig.part AS p",
     **{
         strategy: "SELECT pymig._recompute_by_cells_sql(s, %(entity)s, "
-        f"'{strategy}', {BUCKET}, %(by_key)s) FROM pymig.source AS s"
-        for strategy in ("json", "crosstab", "filter")
+        f"'{strategy}', {BUCKET}, %(by_key)s, 'true', %(by_key)s) FROM pymig.source AS s"
+        for strategy in ("json", "record", "filter")
     },
+    "crosstab": f"SELECT pymig._recompute_by_crosstab_sql(s, %(entity)s, {BUCKET}, %(by_key)s,"
+    " 'true', %(by_key)s) FROM pymig.source AS s",
 }
 
 

@@ -301,7 +301,7 @@ BUILT_FROM_QUOTED_PARTS: Final = frozenset(
         "_merge_part", "_move_cells", "_narrow_row", "_newest_tick", "_next_narrow_bucket",
         "_pending_by_entity",
         "_quarantine_closed", "_quarantine_rows", "_queue_partition", "_read_both", "_recompute",
-        "_recompute_by_arrays", "_recompute_singly", "_record_newcomers", "_require_writable",
+        "_run_gathering", "_recompute_singly", "_record_newcomers", "_require_writable",
         "_read_wide_sql", "_restore_rows", "_retire_bucket", "_superseded_rows", "_swap_promoted",
         "_write_cells", "create_compat_view", "read",
     }

@@ -6152,6 +6152,9 @@ DECLARE
     v_partitions text := pymig._partitions_known(p_source.source);
     v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, v_times, p_entity);
     v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
+    -- One row a cell: no duplicates to sort out on the way.
+    v_gather boolean := v_by_key AND v_times IS NULL AND p_source.is_unique AND p_source.grain_ticks IS NULL;
+    v_statement text;
     v_unknown text;
     r_part record;
 BEGIN
@@ -6165,13 +6168,16 @@ BEGIN
             pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, v_times, p_entity));
     END LOOP;
     -- One statement reads narrow once and writes all parts. Its snapshot is later than the caller's lock and claim.
-    IF p_strategy = 'transpose' AND v_times IS NULL THEN
-        SELECT r.narrow_rows, r.cells, r.wide_rows, r.unknown INTO narrow_rows, cells, wide_rows, v_unknown
-        FROM pymig._recompute_by_arrays(pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key, v_leaves)) AS r;
+    v_statement := CASE CASE WHEN v_times IS NULL THEN p_strategy ELSE 'json' END
+        WHEN 'transpose' THEN pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key, v_leaves)
+        WHEN 'crosstab' THEN pymig._recompute_by_crosstab_sql(p_source, p_entity, v_condition, v_by_key, v_leaves, v_gather)
+        WHEN 'filter' THEN pymig._recompute_by_cells_sql(p_source, p_entity, 'filter', v_condition, v_by_key, v_leaves, v_gather)
+        ELSE pymig._recompute_by_cells_sql(p_source, p_entity, CASE WHEN pymig._is_as_created(p_source, p_entity) THEN 'record' ELSE 'json' END,
+            v_condition, v_by_key, v_leaves, v_gather) END;
+    IF v_gather OR p_strategy = 'transpose' AND v_times IS NULL THEN
+        SELECT r.narrow_rows, r.cells, r.wide_rows, r.unknown INTO narrow_rows, cells, wide_rows, v_unknown FROM pymig._run_gathering(v_statement) AS r;
     ELSE
-        EXECUTE pymig._recompute_by_cells_sql(p_source, p_entity, CASE
-            WHEN v_times IS NULL THEN p_strategy WHEN pymig._is_as_created(p_source, p_entity) THEN 'record' ELSE 'json' END, v_condition, v_by_key, v_leaves)
-        INTO narrow_rows, cells, wide_rows, v_unknown;
+        EXECUTE v_statement INTO narrow_rows, cells, wide_rows, v_unknown;
     END IF;
     IF v_unknown IS NOT NULL THEN
         RAISE EXCEPTION '% has a channel without a column: %', quote_literal(p_entity), quote_literal(v_unknown)
@@ -6193,32 +6199,6 @@ END
 $$;
 COMMENT ON FUNCTION pymig._recompute(pymig.source, text, text, bigint, bigint, text) IS
     'Makes wide equal to narrow for a run of buckets, or for the times of an array literal: the only routine that writes wide rows, but for _fill_promoted and the direct writes of _merge_part. The caller holds the locks and has claimed the keys. Returns counts; quarantined is NULL-free. PM009 for a channel without a column.';
-
--- sql/core/functions/_recompute_by_arrays.sql
-CREATE OR REPLACE FUNCTION pymig._recompute_by_arrays(
-    p_statement text, OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT unknown text)
-RETURNS record
-LANGUAGE plpgsql
-    SET search_path = pg_catalog, pg_temp
-    SET row_security = off
-    SET jit = off
-    SET extra_float_digits = 1
-    SET DateStyle = 'ISO, YMD'
-    SET IntervalStyle = 'postgres'
-    SET TimeZone = 'UTC'
-    SET bytea_output = 'hex'
-    SET enable_seqscan = off
-    SET enable_indexscan = off
-    SET enable_nestloop = off
-    SET enable_sort = off
-    SET work_mem = '128MB'
-AS $$
-BEGIN
-    EXECUTE p_statement INTO narrow_rows, cells, wide_rows, unknown;
-END
-$$;
-COMMENT ON FUNCTION pymig._recompute_by_arrays(text) IS
-    'Runs a statement of _recompute_by_arrays_sql under settings that leave the planner one way to gather arrays.';
 
 -- sql/core/functions/_recompute_singly.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_singly(
@@ -6924,6 +6904,32 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._row_condition(pymig.source) IS
     'SQL condition over a narrow row n: it is of the entity $1, the time $2 and one of the channels $3 (all text).';
+
+-- sql/core/functions/_run_gathering.sql
+CREATE OR REPLACE FUNCTION pymig._run_gathering(
+    p_statement text, OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT unknown text)
+RETURNS record
+LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+    SET enable_seqscan = off
+    SET enable_indexscan = off
+    SET enable_nestloop = off
+    SET enable_sort = off
+    SET work_mem = '128MB'
+AS $$
+BEGIN
+    EXECUTE p_statement INTO narrow_rows, cells, wide_rows, unknown;
+END
+$$;
+COMMENT ON FUNCTION pymig._run_gathering(text) IS
+    'Runs a recompute that gathers a chunk''s rows through the key (transpose, and others with p_gather) under settings that leave the planner one way to do it. Returns what the statement returns.';
 
 -- sql/core/functions/_rw_views.sql
 CREATE OR REPLACE FUNCTION pymig._rw_views(
@@ -9428,7 +9434,7 @@ COMMENT ON FUNCTION pymig._cell_view_sql(pymig.source) IS
 -- sql/source/_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._cells_sql(
     p_source pymig.source, p_entity text, p_condition text, p_by_key boolean, p_columns text[],
-    p_leaves text DEFAULT 'true')
+    p_leaves text DEFAULT 'true', p_gather boolean DEFAULT false, p_part int DEFAULT NULL)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -9439,6 +9445,14 @@ DECLARE
     v_columns text := (SELECT string_agg('n.' || c.c, ', ') FROM unnest(p_columns) AS c (c));
     v_winner record;
 BEGIN
+    IF p_gather THEN
+        RETURN format(
+            'WITH channel AS MATERIALIZED (SELECT c.* FROM (%1$s) AS c%2$s)
+             SELECT c.ord, c.part, c.wide_column, c.column_type, c.channel::text AS channel, n.time, %3$s
+             FROM pymig.%4$I AS n JOIN channel AS c ON c.channel = n.channel
+             WHERE n.entity = %5$L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c)) AND %6$s',
+            pymig._channel_list_sql(p_source, p_entity, p_leaves, '_array_channels'), ' WHERE c.part = ' || p_part, v_columns, v_view, p_entity, p_condition);
+    END IF;
     IF p_by_key THEN
         v_winner := pymig._winner_sql(p_source, 'n.time');
         RETURN format(
@@ -9455,8 +9469,8 @@ BEGIN
         v_columns, v_winner.distinct_on, v_view, p_entity, p_condition, v_winner.order_by, p_source.source);
 END
 $$;
-COMMENT ON FUNCTION pymig._cells_sql(pymig.source, text, text, boolean, text[], text) IS
-    'SELECT of the narrow rows that decide the cells of an entity where a condition on n.raw_time holds: ord, part, wide_column, column_type, channel, time and columns of the cell view. Read channel by channel (by key) or by time.';
+COMMENT ON FUNCTION pymig._cells_sql(pymig.source, text, text, boolean, text[], text, boolean, int) IS
+    'SELECT of the narrow rows that decide the cells of an entity where a condition on n.raw_time holds: ord, part, wide_column, column_type, channel, time and columns of the cell view. Read by time, by key channel by channel, or gathered: by a unique key in one pass over the heap, for _run_gathering; then p_part may leave but one part''s channels.';
 
 -- sql/source/_channel_list_sql.sql
 CREATE OR REPLACE FUNCTION pymig._channel_list_sql(p_source pymig.source, p_entity text, p_leaves text DEFAULT 'true', p_function text DEFAULT '_channel_values')
@@ -10056,8 +10070,7 @@ COMMENT ON FUNCTION pymig._insert_record_sql(pymig.source, text, int) IS
     'INSERT of the CTE cell into a part through the table''s row type: each time is a JSON object of its cells by column. 0.6 of the time of the strategy json for a single key of 1,000 channels. Only where _is_as_created: a column of another name would be passed over.';
 
 -- sql/source/_pivot_crosstab_sql.sql
-CREATE OR REPLACE FUNCTION pymig._pivot_crosstab_sql(
-    p_source pymig.source, p_entity text, p_part int, p_as_text boolean, p_cells text)
+CREATE OR REPLACE FUNCTION pymig._pivot_crosstab_sql(p_source pymig.source, p_entity text, p_part int, p_cells text)
 RETURNS text
 LANGUAGE sql
 STABLE
@@ -10065,9 +10078,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- crosstab runs its queries in the snapshot of the statement around it, but can't see that statement's CTEs.
     SELECT format(
-        'SELECT t.* FROM %s.crosstab(%L, %L) AS t (time %s, %s)',
+        'SELECT g.time, %s FROM grid AS g LEFT JOIN %s.crosstab(%L, %L) AS t (time %s, %s) ON t.time = g.time',
+        string_agg(format('t."%s"', c.ord), ', ' ORDER BY c.ord),
         (SELECT e.extnamespace::regnamespace FROM pg_extension AS e WHERE e.extname = 'tablefunc'),
-        format('SELECT x.time, x.ord, x.value FROM (%s) AS x ORDER BY x.time', p_cells),
+        p_cells || ' ORDER BY x.time',
         format('SELECT c.ord FROM pymig.channel AS c WHERE c.source = %L AND c.entity = %L AND c.part = %s ORDER BY c.ord',
             p_source.source, p_entity, p_part),
         p_source.time_type,
@@ -10075,8 +10089,8 @@ AS $$
     FROM pymig.channel AS c
     WHERE c.source = p_source.source AND c.entity = p_entity AND c.part = p_part
 $$;
-COMMENT ON FUNCTION pymig._pivot_crosstab_sql(pymig.source, text, int, boolean, text) IS
-    'Strategy crosstab: tablefunc''s two-argument form. Needs the extension; holds a chunk in memory.';
+COMMENT ON FUNCTION pymig._pivot_crosstab_sql(pymig.source, text, int, text) IS
+    'Strategy crosstab: tablefunc''s two-argument form over a part''s cells (time, ord, value), for each time of the CTE grid. Needs the extension; holds a chunk in memory.';
 
 -- sql/source/_pivot_filter_sql.sql
 CREATE OR REPLACE FUNCTION pymig._pivot_filter_sql(p_source text, p_entity text, p_part int, p_as_text boolean)
@@ -10207,7 +10221,7 @@ COMMENT ON FUNCTION pymig._recompute_by_arrays_sql(pymig.source, text, text, boo
 -- sql/source/_recompute_by_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_cells_sql(
     p_source pymig.source, p_entity text, p_strategy text, p_condition text, p_by_key boolean,
-    p_leaves text DEFAULT 'true')
+    p_leaves text DEFAULT 'true', p_gather boolean DEFAULT false)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -10219,15 +10233,14 @@ DECLARE
     v_cells text := format('SELECT x.ord, x.part, x.channel, x.time, %s%s AS value FROM (%s) AS x',
         CASE p_strategy WHEN 'record' THEN 'x.wide_column, ' END,
         pymig._value_sql('x', v_types),
-        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)), p_leaves));
+        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)), p_leaves, p_gather));
     v_writes text;
 BEGIN
     SELECT string_agg(format(', written_%s AS (%s)', p.part, CASE p_strategy
         WHEN 'record' THEN pymig._insert_record_sql(p_source, p.wide_table, p.part)
         ELSE pymig._insert_part_sql(p_source, p_entity, p.part, CASE p_strategy
                 WHEN 'filter' THEN pymig._pivot_filter_sql(p.source, p.entity, p.part, v_as_text)
-                WHEN 'json' THEN pymig._pivot_json_sql(p.source, p.entity, p.part, v_as_text)
-                WHEN 'crosstab' THEN pymig._pivot_crosstab_sql(p_source, p_entity, p.part, v_as_text, v_cells)
+                ELSE pymig._pivot_json_sql(p.source, p.entity, p.part, v_as_text)
             END) END), '' ORDER BY p.part)
     INTO v_writes
     FROM pymig.part AS p
@@ -10239,8 +10252,43 @@ BEGIN
          FROM cell AS x', v_cells, v_writes);
 END
 $$;
-COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean, text) IS
-    'Statement of the strategies filter, json and crosstab, and of record, which recomputes keys: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, an unknown channel.';
+COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean, text, boolean) IS
+    'Statement of the strategies filter and json, and of record, which is json through the row type: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, an unknown channel.';
+
+-- sql/source/_recompute_by_crosstab_sql.sql
+CREATE OR REPLACE FUNCTION pymig._recompute_by_crosstab_sql(
+    p_source pymig.source, p_entity text, p_condition text, p_by_key boolean,
+    p_leaves text DEFAULT 'true', p_gather boolean DEFAULT false)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_types text[] := pymig._column_types(p_source.source, p_entity);
+    v_columns text[] := ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t));
+    v_writes text;
+BEGIN
+    SELECT string_agg(format(', written_%s AS (%s)', p.part, pymig._insert_part_sql(p_source, p_entity, p.part,
+            pymig._pivot_crosstab_sql(p_source, p_entity, p.part, format('SELECT x.time, x.ord, %s AS value FROM (%s) AS x WHERE x.part = %s',
+                pymig._value_sql('x', v_types), pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, v_columns, p_leaves, p_gather, p.part), p.part)))), '' ORDER BY p.part)
+    INTO v_writes
+    FROM pymig.part AS p
+    WHERE p.source = p_source.source AND p.entity = p_entity;
+    -- Counted apart: crosstab says nothing of what it read. A part may have no cell at a time, but has a row.
+    RETURN format(
+        'WITH grid AS MATERIALIZED (
+             SELECT x.time, count(*) AS rows, count(*) FILTER (WHERE CASE x.column_type %s END) AS cells, min(x.channel) FILTER (WHERE x.ord IS NULL) AS unknown
+             FROM (%s) AS x
+             GROUP BY x.time)%s
+         SELECT coalesce(sum(g.rows), 0)::bigint, coalesce(sum(g.cells), 0)::bigint, (SELECT count(*) FROM written_1), min(g.unknown)
+         FROM grid AS g',
+        (SELECT string_agg(format('WHEN %L THEN x.as_%s IS NOT NULL', t.t, t.t), ' ') FROM unnest(v_types) AS t (t)),
+        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, v_columns, p_leaves, p_gather), v_writes);
+END
+$$;
+COMMENT ON FUNCTION pymig._recompute_by_crosstab_sql(pymig.source, text, text, boolean, text, boolean) IS
+    'Statement of the strategy crosstab: reads the cells of each part by itself, and all of them once more to count them, from one snapshot. Returns narrow rows, cells, wide rows, an unknown channel.';
 
 -- sql/source/_tie_expressions.sql
 CREATE OR REPLACE FUNCTION pymig._tie_expressions(p_source pymig.source)

@@ -1,8 +1,10 @@
-WITH cell AS MATERIALIZED (SELECT x.ord, x.part, x.channel, x.time, x.as_text AS value FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
+WITH grid AS MATERIALIZED (
+             SELECT x.time, count(*) AS rows, count(*) FILTER (WHERE CASE x.column_type WHEN 'text' THEN x.as_text IS NOT NULL END) AS cells, min(x.channel) FILTER (WHERE x.ord IS NULL) AS unknown
+             FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
-         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) AS x), written_1 AS (INSERT INTO "it's 1"""."%I; --_o'brien\" ("time'", _d41d8cd9, """; DROP TABLE x; --", "ééééééééééééééééééééééééééé_63925886") SELECT t.* FROM "it's 1""".crosstab(E'SELECT x.time, x.ord, x.value FROM (SELECT x.ord, x.part, x.channel, x.time, x.as_text AS value FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
+         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) AS x
+             GROUP BY x.time), written_1 AS (INSERT INTO "it's 1"""."%I; --_o'brien\" ("time'", _d41d8cd9, """; DROP TABLE x; --", "ééééééééééééééééééééééééééé_63925886") SELECT g.time, t."1", t."2", t."3" FROM grid AS g LEFT JOIN "it's 1""".crosstab(E'SELECT x.time, x.ord, x.as_text AS value FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E''O''''Brien\\\\'' AND n.raw_time BETWEEN ''36000000''::bigint AND ''43199999''::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
-         LEFT JOIN pymig.channel AS c ON c.source = ''awkward'' AND c.entity = E''O''''Brien\\\\'' AND c.channel = n.channel::text) AS x) AS x ORDER BY x.time', E'SELECT c.ord FROM pymig.channel AS c WHERE c.source = ''awkward'' AND c.entity = E''O''''Brien\\\\'' AND c.part = 1 ORDER BY c.ord') AS t (time bigint, "1" text, "2" text, "3" text) RETURNING 1)
-         SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
-             min(x.channel) FILTER (WHERE x.ord IS NULL)
-         FROM cell AS x
+         LEFT JOIN pymig.channel AS c ON c.source = ''awkward'' AND c.entity = E''O''''Brien\\\\'' AND c.channel = n.channel::text) AS x WHERE x.part = 1 ORDER BY x.time', E'SELECT c.ord FROM pymig.channel AS c WHERE c.source = ''awkward'' AND c.entity = E''O''''Brien\\\\'' AND c.part = 1 ORDER BY c.ord') AS t (time bigint, "1" text, "2" text, "3" text) ON t.time = g.time RETURNING 1)
+         SELECT coalesce(sum(g.rows), 0)::bigint, coalesce(sum(g.cells), 0)::bigint, (SELECT count(*) FROM written_1), min(g.unknown)
+         FROM grid AS g

@@ -1,0 +1,99 @@
+"""Every strategy gives the same wide tables, of sparse rows in several parts too.
+
+Each time has a few of 1,100 channels, and one has a single one: the part without it has its row all
+the same. Rows come once by a unique key, or several times under an index that is not unique,
+where the latest one counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, LiteralString
+
+import psycopg
+import pytest
+
+from tests.conftest import Database
+from tests.oracle import Narrow, difference
+
+STRATEGIES: Final = ("transpose", "json", "crosstab", "filter")
+CHANNELS: Final = 1100
+"""More than one part can hold."""
+CREATE: LiteralString = """
+CREATE EXTENSION IF NOT EXISTS tablefunc;
+CREATE TABLE n (id bigserial, ship text NOT NULL, ch text NOT NULL, ts timestamp NOT NULL,
+    f float8, s text, fmt text);
+-- Every channel once, one of them once more; a NULL, a format nobody knows.
+INSERT INTO n (ship, ch, ts, f, s, fmt)
+SELECT 'X', format('c%%s', c), '2024-01-01'::timestamp + c %% 40 * interval '15 s',
+    CASE WHEN c %% 7 > 0 THEN c / 3.0 END, CASE WHEN c %% 7 = 0 THEN 't' || c END,
+    CASE WHEN c %% 7 > 0 THEN 'f' ELSE 's' END
+FROM generate_series(1, %s) AS c;
+INSERT INTO n (ship, ch, ts, f, fmt) VALUES ('X', 'c1', '2024-01-01 00:50:00', 1.5, 'f');
+INSERT INTO n (ship, ch, ts, fmt) VALUES ('X', 'c1', '2024-01-01 00:00:00', 'f'),
+    ('X', 'c2', '2024-01-01 00:00:00', 'nonsense'), ('Y', 'c1', '2024-01-01 00:00:00', 'f');
+"""
+UNIQUE: LiteralString = "ALTER TABLE n ADD PRIMARY KEY (ship, ch, ts)"
+REPEATED: LiteralString = """
+CREATE INDEX ON n (ship, ch, ts);
+INSERT INTO n (ship, ch, ts, f, s, fmt)
+SELECT n.ship, n.ch, n.ts, -n.f, n.s || '!', n.fmt FROM n WHERE n.ship = 'X'
+"""
+REGISTER: LiteralString = """
+CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{f,s}', 'fmt', '{"f":"f","s":"s"}',
+    p_tie_break => '{id}', p_column_types => 'native')
+"""
+NARROW: Final = Narrow(
+    "n",
+    "n",
+    "ship",
+    "ch",
+    "ts",
+    ("f", "s"),
+    format_column="fmt",
+    formats={"f": "f", "s": "s"},
+    tie_break=("id",),
+)
+
+
+def _migrated(db: Database, key: LiteralString, strategy: str) -> psycopg.Connection[Any]:
+    conn = db.connect()
+    conn.execute((CREATE % CHANNELS).encode())
+    for statement in key.split(";\n"):
+        conn.execute(statement)
+    conn.execute(REGISTER)
+    conn.execute("CALL pymig.migrate('X', p_strategy => %s)", [strategy])
+    return conn
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("key", [UNIQUE, REPEATED], ids=["unique", "repeated"])
+def test_sparse_rows_in_two_parts(db: Database, key: LiteralString, strategy: str) -> None:
+    conn = _migrated(db, key, strategy)
+    assert difference(conn, NARROW, {"X"}) == []
+    tables = [
+        t for (t,) in conn.execute("SELECT p.wide_table FROM pymig.part AS p ORDER BY p.part")
+    ]
+    assert len(tables) == 2
+    counts = conn.execute(
+        f"SELECT (SELECT count(*) FROM {tables[0]}), (SELECT count(*) FROM {tables[1]})"
+    )
+    assert counts.fetchone() == (41, 41)
+    used = conn.execute("SELECT DISTINCT c.strategy FROM pymig.chunk AS c WHERE c.narrow_rows > 0")
+    assert used.fetchall() == [(strategy,)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_unknown_channel_is_told(db: Database, strategy: str) -> None:
+    """A row that no trigger has seen, of a channel without a column: refused, not passed over."""
+    conn = _migrated(db, UNIQUE, strategy)
+    conn.execute("SET session_replication_role = replica")
+    conn.execute("INSERT INTO n (ship, ch, ts, f, fmt) VALUES ('X', 'new', '2024-01-01', 1, 'f')")
+    with pytest.raises(
+        psycopg.DatabaseError, match="'X' has a channel without a column: 'new'"
+    ) as e:
+        conn.execute(
+            "SELECT pymig._recompute(s, 'X', %s, c.first_bucket, c.last_bucket, NULL)"
+            " FROM pymig.source AS s, pymig.chunk AS c WHERE c.narrow_rows > 0",
+            [strategy],
+        )
+    assert e.value.sqlstate == "PM009"

@@ -90,6 +90,23 @@ def test_trial_takes_an_eighth_of_a_chunk(db: Database) -> None:
     assert difference(conn, NARROW) == []
 
 
+def test_sparse_rows_have_their_trials_after_one_chunk(db: Database) -> None:
+    """Where a time has a few of the channels, the first strategy may be the slowest by far."""
+    conn = _prepared(db, 4 * 64)
+    conn.execute("CALL pymig.roll_back('X')")
+    conn.execute(
+        "DELETE FROM n WHERE (extract(epoch FROM ts) / 3600)::int % 17 + 1 <> substr(ch, 2)::int"
+    )
+    conn.execute("ANALYZE n")
+    conn.execute("CALL pymig.start_sync('X')")
+    while _step(conn) != "done":
+        pass
+    strategies = [strategy for strategy, _, _ in conn.execute(CHUNKS)]
+    assert strategies[:3] == ["transpose", "json", "crosstab"]
+    conn.execute("CALL pymig.verify('X')")
+    assert difference(conn, NARROW) == []
+
+
 def test_trial_that_fails_leaves_the_chunk_whole(db: Database) -> None:
     """What is halved after a failure is what was there before the trial."""
     conn = _prepared(db, 7 * 64)

@@ -967,7 +967,8 @@ AS $$
     WITH measured AS MATERIALIZED (
         SELECT r.* FROM pymig._strategy_rates(p_source.source, p_entity.entity) AS r
     ),
-    done AS (SELECT coalesce(sum(m.chunks), 0) AS chunks FROM measured AS m)
+    -- Of sparse rows one chunk says enough: transpose, the likeliest, is the slowest there by far (docs/explanation/pivot.md).
+    done AS (SELECT coalesce(sum(m.chunks), 0) AS chunks, CASE WHEN min(m.filled) < 0.25 THEN 1 ELSE 4 END AS enough FROM measured AS m)
     -- The first candidate moves the first four chunks, each other one is then tried on a piece of one, the fastest moves the
     -- rest. Every hundred chunks the others have fallen out of sight and are tried again: data change.
     SELECT p_entity.strategy, false WHERE p_entity.strategy <> 'auto'
@@ -976,13 +977,13 @@ AS $$
         FROM pymig._strategies(p_source.source, p_entity.entity) AS c CROSS JOIN done AS d LEFT JOIN measured AS m USING (strategy)
         CROSS JOIN LATERAL (
             SELECT m.strategy IS NULL AND CASE WHEN c.strategy = p_wanted THEN d.chunks > 0
-                ELSE c.rank > 1 AND d.chunks >= 3 + c.rank - 1 END) AS t (is_trial)
+                ELSE c.rank > 1 AND d.chunks >= d.enough + c.rank - 2 END) AS t (is_trial)
         WHERE p_entity.strategy = 'auto'
         ORDER BY c.strategy = p_wanted DESC NULLS LAST, t.is_trial DESC, m.rows_per_second DESC NULLS LAST, c.rank
         LIMIT 1)
 $$;
 COMMENT ON FUNCTION pymig._choose_strategy(pymig.source, pymig.entity, text) IS
-    'Pivot strategy of the next chunk: the one that was set, or with auto the wanted one where it is a candidate, else the one that moved most rows a second on this entity so far, once each candidate has had its try. is_trial: this is that try.';
+    'Pivot strategy of the next chunk: the one that was set, or with auto the wanted one where it is a candidate, else the one that moved most rows a second on this entity so far, once each candidate has had its try: after four chunks, or after one where less than a quarter of the channels have a row at a time. is_trial: this is that try.';
 
 -- sql/core/functions/_chunk_buckets.sql
 CREATE OR REPLACE FUNCTION pymig._chunk_buckets(p_source text, p_entity text, p_target interval DEFAULT NULL)
@@ -7236,15 +7237,17 @@ COMMENT ON FUNCTION pymig._strategies(text, text) IS
 
 -- sql/core/functions/_strategy_rates.sql
 CREATE OR REPLACE FUNCTION pymig._strategy_rates(
-    p_source text, p_entity text, OUT strategy text, OUT rows_per_second double precision, OUT chunks bigint)
+    p_source text, p_entity text, OUT strategy text, OUT rows_per_second double precision, OUT chunks bigint, OUT filled double precision)
 RETURNS SETOF record
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT r.strategy, sum(r.narrow_rows) / nullif(sum(r.seconds), 0), count(*)
+    SELECT r.strategy, sum(r.narrow_rows) / nullif(sum(r.seconds), 0), count(*),
+        sum(r.narrow_rows)::double precision / nullif(sum(r.wide_rows) * (
+            SELECT count(*) FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity), 0)
     FROM (
-        SELECT c.strategy, c.narrow_rows, c.seconds
+        SELECT c.strategy, c.narrow_rows, c.wide_rows, c.seconds
         FROM pymig.chunk AS c
         WHERE c.source = p_source AND c.entity = p_entity AND c.state = 'done' AND c.narrow_rows > 0
         ORDER BY c.chunk DESC
@@ -7253,7 +7256,7 @@ AS $$
     GROUP BY r.strategy
 $$;
 COMMENT ON FUNCTION pymig._strategy_rates(text, text) IS
-    'Narrow rows a second that each strategy moved in the last 100 chunks of an entity, and in how many of them.';
+    'Narrow rows a second that each strategy moved in the last 100 chunks of an entity, in how many of them, and the share of the channels that had a row at each time of these.';
 
 -- sql/core/functions/_superseded_rows.sql
 CREATE OR REPLACE FUNCTION pymig._superseded_rows(

@@ -13,6 +13,7 @@ from bench import (
     backfill,
     beyond,
     chart,
+    ideas,
     lag,
     queries,
     read,
@@ -86,11 +87,14 @@ def arguments() -> argparse.Namespace:
         "axes": 0,
         "tune": 0,
         "beyond": 2000 if args.quick else 100_000,
+        "ideas": 200 if args.quick else 1000,
     }
     channels = {"throttle": 200}.get(args.suite, 1000)
     args.channels = args.channels or (100 if args.quick else channels)
     args.times = args.times or times[args.suite]
-    args.repeats = args.repeats or (10 if args.suite == "sync" and not args.quick else 3)
+    args.repeats = args.repeats or (
+        10 if args.suite == "sync" and not args.quick else 5 if args.suite == "ideas" else 3
+    )
     ships = {"lag": 5, "queries": 2, "read": 2, "beyond": 1, "throttle": 1}
     args.ships = args.ships or ships.get(args.suite, 4)
     args.types = args.types or ["native", "text"]
@@ -219,6 +223,14 @@ def measure_tune(
     return tune.table(data["figures"])
 
 
+def measure_ideas(
+    args: argparse.Namespace, _: Cluster | None, url: str, data: dict[str, Any]
+) -> str:
+    """What might make backfill faster, and what of it does."""
+    data["figures"] = ideas.run(url, args.ships, args.times, args.repeats, say)
+    return ideas.table(data["figures"])
+
+
 MEASURES = {
     "backfill": measure_backfill,
     "sync": measure_sync,
@@ -230,6 +242,7 @@ MEASURES = {
     "axes": measure_axes,
     "beyond": measure_beyond,
     "tune": measure_tune,
+    "ideas": measure_ideas,
 }
 
 

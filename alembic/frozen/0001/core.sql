@@ -4804,7 +4804,21 @@ DECLARE
     v_next text;
     v_leaf text;
     v_bucket bigint;
+    v_here boolean;
 BEGIN
+    -- Mostly the bucket itself has rows, and one of its first channels says so.
+    IF p_source.reads_by_key THEN
+        EXECUTE format(
+            'SELECT EXISTS (
+                 WITH RECURSIVE loose(value) AS (%1$s)
+                 SELECT FROM loose AS l CROSS JOIN LATERAL (
+                     SELECT FROM pymig.%2$I AS n WHERE n.entity = %3$L AND n.channel = l.value AND n.raw_time BETWEEN %4$L::%6$s AND %5$L::%6$s LIMIT 1) AS x)',
+            pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L AND %s', p_entity, pymig._leaves_sql(p_source, 'n.raw_time', p_bucket, p_bucket))),
+            p_source.source || '_cell', p_entity, pymig._bucket_start(p_source, p_bucket), pymig._bucket_end(p_source, p_bucket), p_source.time_type) INTO v_here;
+        IF v_here THEN
+            RETURN p_bucket;
+        END IF;
+    END IF;
     -- Leaf by leaf: over all of them each step of a loose scan would be a descent into each.
     FOREACH v_leaf IN ARRAY pymig._spans_sql(p_source, 'n.raw_time', p_bucket) LOOP
         v_next := v_from;

@@ -4806,15 +4806,16 @@ DECLARE
     v_bucket bigint;
     v_here boolean;
 BEGIN
-    -- Mostly the bucket itself has rows, and one of its first channels says so.
+    -- Mostly the bucket itself has rows, and one of its first channels says so. Its first and last time stand for others where the type has none so fine.
     IF p_source.reads_by_key THEN
         EXECUTE format(
             'SELECT EXISTS (
                  WITH RECURSIVE loose(value) AS (%1$s)
                  SELECT FROM loose AS l CROSS JOIN LATERAL (
-                     SELECT FROM pymig.%2$I AS n WHERE n.entity = %3$L AND n.channel = l.value AND n.raw_time BETWEEN %4$L::%6$s AND %5$L::%6$s LIMIT 1) AS x)',
+                     SELECT FROM pymig.%2$I AS n WHERE n.entity = %3$L AND n.channel = l.value AND n.raw_time BETWEEN %4$L::%6$s AND %5$L::%6$s AND %7$s = %8$s LIMIT 1) AS x)',
             pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L AND %s', p_entity, pymig._leaves_sql(p_source, 'n.raw_time', p_bucket, p_bucket))),
-            p_source.source || '_cell', p_entity, pymig._bucket_start(p_source, p_bucket), pymig._bucket_end(p_source, p_bucket), p_source.time_type) INTO v_here;
+            p_source.source || '_cell', p_entity, pymig._bucket_start(p_source, p_bucket), pymig._bucket_end(p_source, p_bucket), p_source.time_type,
+            pymig._bucket_sql(p_source, 'n.raw_time'), p_bucket) INTO v_here;
         IF v_here THEN
             RETURN p_bucket;
         END IF;

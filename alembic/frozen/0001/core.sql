@@ -6168,8 +6168,9 @@ DECLARE
     v_partitions text := pymig._partitions_known(p_source.source);
     v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, v_times, p_entity);
     v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
+    v_strategy text := CASE WHEN v_times IS NULL THEN p_strategy ELSE 'json' END;
     -- One row a cell: no duplicates to sort out on the way.
-    v_gather boolean := v_by_key AND v_times IS NULL AND p_source.is_unique AND p_source.grain_ticks IS NULL;
+    v_gather boolean := v_by_key AND v_times IS NULL AND (SELECT w.distinct_on = '' FROM pymig._winner_sql(p_source, 'n.time') AS w);
     v_statement text;
     v_unknown text;
     r_part record;
@@ -6184,13 +6185,13 @@ BEGIN
             pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, v_times, p_entity));
     END LOOP;
     -- One statement reads narrow once and writes all parts. Its snapshot is later than the caller's lock and claim.
-    v_statement := CASE CASE WHEN v_times IS NULL THEN p_strategy ELSE 'json' END
+    v_statement := CASE v_strategy
         WHEN 'transpose' THEN pymig._recompute_by_arrays_sql(p_source, p_entity, v_condition, v_by_key, v_leaves)
         WHEN 'crosstab' THEN pymig._recompute_by_crosstab_sql(p_source, p_entity, v_condition, v_by_key, v_leaves, v_gather)
         WHEN 'filter' THEN pymig._recompute_by_cells_sql(p_source, p_entity, 'filter', v_condition, v_by_key, v_leaves, v_gather)
         ELSE pymig._recompute_by_cells_sql(p_source, p_entity, CASE WHEN pymig._is_as_created(p_source, p_entity) THEN 'record' ELSE 'json' END,
             v_condition, v_by_key, v_leaves, v_gather) END;
-    IF v_gather OR p_strategy = 'transpose' AND v_times IS NULL THEN
+    IF v_gather OR v_strategy = 'transpose' THEN
         SELECT r.narrow_rows, r.cells, r.wide_rows, r.unknown INTO narrow_rows, cells, wide_rows, v_unknown FROM pymig._run_gathering(v_statement) AS r;
     ELSE
         EXECUTE v_statement INTO narrow_rows, cells, wide_rows, v_unknown;

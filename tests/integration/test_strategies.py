@@ -2,7 +2,7 @@
 
 Each time has a few of 1,100 channels, and one has a single one: the part without it has its row all
 the same. Rows come once by a unique key, or several times under an index that is not unique,
-where the latest one counts.
+where the latest one counts. Rows have every format that their channel's column is not of, too.
 """
 
 from __future__ import annotations
@@ -97,3 +97,81 @@ def test_unknown_channel_is_told(db: Database, strategy: str) -> None:
             [strategy],
         )
     assert e.value.sqlstate == "PM009"
+
+
+MIXED: LiteralString = """
+CREATE EXTENSION IF NOT EXISTS tablefunc;
+CREATE TABLE n (ship text NOT NULL, ch text NOT NULL, ts timestamp NOT NULL,
+    f float8, i bigint, s text, b bool, fmt text, PRIMARY KEY (ship, ch, ts));
+-- Of each channel 40 rows of its own format; c0 to c4 are float8, the commonest type.
+INSERT INTO n
+SELECT 'X', ch, '2024-01-01'::timestamp + t * interval '15 s', CASE WHEN k = 'f' THEN t / 3.0 END,
+    CASE WHEN k = 'i' THEN t * 7 END, CASE WHEN k = 's' THEN 's' || t END,
+    CASE WHEN k = 'b' THEN t % 3 = 0 END, k
+FROM (SELECT 'c' || c AS ch, 'f' AS k FROM generate_series(0, 4) AS c
+      UNION ALL SELECT k || c, k FROM unnest('{i,s,b}'::text[]) AS k, generate_series(1, 4) AS c
+      ) AS c, generate_series(0, 39) AS t;
+-- One that had three formats from the start is text.
+INSERT INTO n SELECT 'X', 's5', '2024-01-01'::timestamp + t * interval '15 s',
+    CASE t % 3 WHEN 0 THEN t / 3.0 END, CASE t % 3 WHEN 1 THEN t END,
+    CASE t % 3 WHEN 2 THEN 's' END, NULL, substr('fis', t % 3 + 1, 1)
+FROM generate_series(0, 39) AS t;
+"""
+REGISTER_MIXED: LiteralString = """
+CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{f,i,s,b}', 'fmt',
+    '{"f":"f","i":"i","s":"s","b":"b"}', p_column_types => 'native')
+"""
+ODD: LiteralString = """
+-- i1, s1, b1 stay as they are. NULLs in all columns; values in two columns; in another column.
+UPDATE n SET f = NULL, i = NULL, s = NULL, b = NULL WHERE ch ~ '[0-9]2' AND ts::text LIKE '%:30';
+UPDATE n SET f = 0.5 WHERE ch ~ '[isb]3' AND ts::text LIKE '%:15';
+UPDATE n SET f = NULL, i = 1, s = NULL, b = NULL WHERE ch ~ '[csb]4' AND ts::text LIKE '%:45';
+-- Other formats than the column's, and no known one.
+UPDATE n SET f = 2.5, i = NULL, s = NULL, b = NULL, fmt = 'f'
+WHERE ch ~ '[isb]4' AND ts::text LIKE '%:00';
+UPDATE n SET i = 9007199254740993, f = NULL, fmt = 'i' WHERE ch = 'c1' AND ts::text LIKE '%:00';
+UPDATE n SET fmt = 'nonsense' WHERE ch ~ '[cisb]3' AND ts::text LIKE '%:45';
+UPDATE n SET i = 5, f = NULL, fmt = 'i' WHERE ch = 'c2' AND ts::text LIKE '%:15';
+DELETE FROM n WHERE ch ~ '[cisb]4' AND ts = '2024-01-01 00:02:15';
+"""
+NARROW_MIXED: Final = Narrow(
+    "n",
+    "n",
+    "ship",
+    "ch",
+    "ts",
+    ("f", "i", "s", "b"),
+    format_column="fmt",
+    formats={"f": "f", "i": "i", "s": "s", "b": "b"},
+)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_formats_that_a_column_is_not_of(db: Database, strategy: str) -> None:
+    conn = db.connect()
+    conn.execute(MIXED)
+    conn.execute(REGISTER_MIXED)
+    conn.execute("CALL pymig.migrate('X')")
+    types = dict(conn.execute("SELECT c.channel, c.column_type FROM pymig.channel AS c").fetchall())
+    assert [types[ch] for ch in ("c1", "i1", "s1", "b1", "s5")] == [
+        "float8",
+        "int8",
+        "text",
+        "bool",
+        "text",
+    ]
+    assert difference(conn, NARROW_MIXED, {"X"}) == []
+    conn.execute("SET session_replication_role = replica")  # no trigger repairs what follows
+    conn.execute(ODD)
+    assert difference(conn, NARROW_MIXED, {"X"}) != []
+    conn.execute(
+        "SELECT pymig._recompute(s, 'X', %s, c.first_bucket, c.last_bucket, NULL)"
+        " FROM pymig.source AS s, pymig.chunk AS c WHERE c.narrow_rows > 0",
+        [strategy],
+    )
+    assert difference(conn, NARROW_MIXED, {"X"}) == []
+    verified = conn.execute(
+        "SELECT bool_and(v.is_equal) FROM pymig.chunk AS c,"
+        " pymig.verify_bucket('X', c.first_bucket) AS v WHERE c.narrow_rows > 0"
+    )
+    assert verified.fetchone() == (True,)

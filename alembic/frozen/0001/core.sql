@@ -1563,7 +1563,7 @@ AS $$
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
                    FROM (%2$s) AS w (part, ord, times, cells)
-                   FULL JOIN gathered_%1$s AS g USING (ord)
+                   FULL JOIN (SELECT g.ord, g.times, g.cells_%1$s AS cells FROM gathered AS g WHERE g.cells_%1$s IS NOT NULL) AS g USING (ord)
                    OFFSET 0) AS c
              CROSS JOIN LATERAL (
                  SELECT array_agg(s.bucket) AS buckets, array_agg(format(''%%s:%%s:%%s'', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
@@ -7775,7 +7775,7 @@ DECLARE
             ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)))) END;
 BEGIN
     RETURN format($sql$
-        WITH %1$s %2$s, %3$s, span AS MATERIALIZED (%4$s), %5$s, %6$s,
+        WITH %1$s, %2$s, %3$s, span AS MATERIALIZED (%4$s), %5$s, %6$s,
         narrow_time AS MATERIALIZED (%7$s),
         difference AS MATERIALIZED (
             SELECT d.* FROM (%8$s) AS d (channel, time, narrow_value, wide_value)
@@ -7787,18 +7787,18 @@ BEGIN
             SELECT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.kind <> 'key' OR p.entity::text = %11$L AND %15$s BETWEEN %16$s AND %17$s)
                 OR EXISTS (SELECT FROM pymig.%10$I AS p WHERE p.entity = %11$L AND p.bucket BETWEEN %16$s AND %17$s) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled FROM (%19$s) AS g)
+        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
-            (SELECT %20$s
-             WHERE (t.rows <> t.filled%21$s OR EXISTS (
-                     SELECT FROM pymig.quarantine AS q WHERE q.source = %22$L AND q.entity = %11$L AND q.bucket BETWEEN %16$s AND %17$s))
+            (SELECT %19$s
+             WHERE (t.rows <> t.filled%20$s OR EXISTS (
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = %21$L AND q.entity = %11$L AND q.bucket BETWEEN %16$s AND %17$s))
                AND NOT p.is_pending) AS quarantine_off,
             p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest
         FROM total AS t CROSS JOIN pending AS p LEFT JOIN bucket AS b ON true LEFT JOIN digest AS d ON d.bucket = b.bucket
         $sql$,
         v_narrow,
-        (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, v_condition, v_by_key), '') FROM unnest(v_types) AS t (t)),
+        pymig._gathered_sql(p_source, p_entity, v_types, v_condition, v_by_key),
         (SELECT string_agg(pymig._wide_arrays_sql(p_source, p_entity, p.p, p_first_bucket, p_last_bucket), ', ') FROM unnest(v_parts) AS p (p)),
         format('SELECT t.part, %s AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
                 FROM (%s) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2',
@@ -7806,15 +7806,13 @@ BEGIN
             (SELECT string_agg(format('SELECT %s AS part, w.times FROM wide_%1$s AS w', p.p), ' UNION ALL ') FROM unnest(v_parts) AS p (p))),
         (SELECT string_agg(pymig._compared_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
         pymig._bucket_digests_sql(v_types),
-        CASE WHEN v_by_key THEN format('SELECT DISTINCT u.time FROM (%s) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)',
-                 (SELECT string_agg(format('SELECT DISTINCT g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)))
+        CASE WHEN v_by_key THEN 'SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)'
              ELSE 'SELECT DISTINCT x.time FROM cell AS x' END,
         pymig._differences_sql(p_source, p_entity, v_types, v_parts, v_condition, v_by_key),
         p_source.source || '_pending', p_source.source || '_todo', p_entity,
         pymig._grain_sql(p_source, 'p.time'), pymig._bucket_sql(p_source, 'd.time'), pymig._grain_sql(p_source, 'k.time'),
         pymig._bucket_sql(p_source, 'p.time'), p_first_bucket, p_last_bucket,
         CASE WHEN v_by_key THEN 'coalesce(sum(g.rows), 0)' ELSE '(SELECT count(*) FROM cell AS x)' END,
-        (SELECT string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)),
         pymig._quarantine_differences_sql(p_source, p_entity, p_first_bucket, p_last_bucket, CASE WHEN v_is_closed
             THEN format('SELECT f.channel, f.time, f.reason, f.narrow_row FROM (%s) AS f UNION ALL %s',
                 v_faults, pymig._closed_rows_sql(p_source, p_entity, p_first_bucket, p_last_bucket))
@@ -9277,7 +9275,7 @@ $$;
 COMMENT ON FUNCTION pymig.workers_alive() IS 'Workers with a heartbeat in the last 10 seconds.';
 
 -- sql/source/_aligned_sql.sql
-CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_type text, p_first int, p_last int)
+CREATE OR REPLACE FUNCTION pymig._aligned_sql(p_types text[], p_first int, p_last int)
 RETURNS text
 LANGUAGE sql
 IMMUTABLE
@@ -9285,16 +9283,22 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- OFFSET 0: pulled up, the CASE would be planned once for each column. *= compares images, as fast as memory is read; what only looks different takes the longer way to the same cells.
     SELECT format(
-        'SELECT g.ord, CASE WHEN ROW(g.times)::record OPERATOR(pg_catalog.*=) ROW(r.base)::record THEN g.cells ELSE (
-             SELECT array_agg(u.cell ORDER BY t.i)
-             FROM unnest(r.times) WITH ORDINALITY AS t (time, i)
-             LEFT JOIN unnest(g.times, g.cells) AS u (time, cell) ON u.time = t.time) END AS cells
-         FROM gathered_%1$s AS g CROSS JOIN grid AS r
-         WHERE g.ord BETWEEN %2$s AND %3$s
-         OFFSET 0', p_type, p_first, p_last)
+        'SELECT g.ord, %s
+         FROM (SELECT g.*, r.times AS grid, ROW(g.times)::record OPERATOR(pg_catalog.*=) ROW(r.base)::record AS is_base
+               FROM gathered AS g CROSS JOIN grid AS r
+               WHERE g.ord BETWEEN %s AND %s
+               OFFSET 0) AS g
+         OFFSET 0',
+        string_agg(format(
+            'CASE WHEN g.is_base OR g.cells_%1$s IS NULL THEN g.cells_%1$s ELSE (
+                 SELECT array_agg(u.cell ORDER BY t.i)
+                 FROM unnest(g.grid) WITH ORDINALITY AS t (time, i)
+                 LEFT JOIN unnest(g.times, g.cells_%1$s) AS u (time, cell) ON u.time = t.time) END AS cells_%1$s', t.t), ', '),
+        p_first, p_last)
+    FROM unnest(p_types) AS t (t)
 $$;
-COMMENT ON FUNCTION pymig._aligned_sql(text, int, int) IS
-    'SELECT of the cells of each channel of a type, from one ord to another, on the grid of all times. A channel with the commonest times passes straight through; they are the beginning of the grid, and unnest fills the rest with NULL.';
+COMMENT ON FUNCTION pymig._aligned_sql(text[], int, int) IS
+    'SELECT of the cells of each channel, from one ord to another, on the grid of all times: ord, cells_<type>. A channel with the commonest times passes straight through; they are the beginning of the grid, and unnest fills the rest with NULL.';
 
 -- sql/source/_arm.sql
 CREATE OR REPLACE FUNCTION pymig._arm(p_source pymig.source, p_relation regclass, p_lock_timeout interval)
@@ -9437,18 +9441,23 @@ DECLARE
                     FROM unnest(pymig._tie_expressions(p_source)) WITH ORDINALITY AS t (tie, i));
     v_cells text := (SELECT string_agg(format(', %s AS as_%s', pymig._cell_sql(p_source, t.cell_type), t.cell_type), '')
                      FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (cell_type));
+    v_only text := (SELECT string_agg(format(', %s AS only_%s', coalesce((
+                            SELECT string_agg(format('n.%I IS NULL', v.value_column), ' AND ' ORDER BY v.ord)
+                            FROM (SELECT v.value_column, min(v.ord) AS ord FROM pymig._value_columns(p_source) AS v
+                                  WHERE v.kind <> t.cell_type GROUP BY v.value_column) AS v), 'true'), t.cell_type), '')
+                    FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (cell_type));
 BEGIN
     RETURN format(
         'CREATE VIEW pymig.%I WITH (security_invoker = true) AS
-         SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s, %s AS kind, %s AS fault, to_jsonb(n.*) AS narrow_row
+         SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s%s, %s AS kind, %s AS fault, to_jsonb(n.*) AS narrow_row
          FROM %s AS n',
         p_source.source || '_cell', p_source.entity_column, p_source.channel_column, p_source.time_column,
-        pymig._grain_sql(p_source, format('n.%I', p_source.time_column)), v_ties, v_cells,
+        pymig._grain_sql(p_source, format('n.%I', p_source.time_column)), v_ties, v_cells, v_only,
         pymig._cell_kind_sql(p_source), pymig._cell_fault_sql(p_source), p_source.narrow);
 END
 $$;
 COMMENT ON FUNCTION pymig._cell_view_sql(pymig.source) IS
-    'DDL of the view <source>_cell: the one mapping of a narrow row to a cell (R14). Backfill, sync and verify read only it. as_<type>: the cell in that type, NULL where it does not fit; kind: its native type; fault: why it can''t be a cell.';
+    'DDL of the view <source>_cell: the one mapping of a narrow row to a cell (R14). Backfill, sync and verify read only it. as_<type>: the cell in that type, NULL where it does not fit; only_<type>: no value column of another kind is filled; kind: its native type; fault: why it can''t be a cell.';
 
 -- sql/source/_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._cells_sql(
@@ -9693,7 +9702,7 @@ DECLARE
 BEGIN
     EXECUTE pymig._cell_view_sql(p_source);
     EXECUTE format('COMMENT ON VIEW pymig.%I IS %L', p_source.source || '_cell',
-        format('Each row of %s as a cell: as_<type> is its value in that type, NULL where it does not fit; fault says why it can''t be a cell.', p_source.narrow));
+        format('Each row of %s as a cell: as_<type> is its value in that type, NULL where it does not fit; only_<type>: no value column of another kind is filled; fault says why it can''t be a cell.', p_source.narrow));
     -- Two tables and a sequence that says which one the triggers fill: the other can be emptied without anyone waiting.
     EXECUTE format('CREATE SEQUENCE pymig.%I', p_source.source || '_turn');
     EXECUTE format('CREATE SEQUENCE pymig.%I', p_source.source || '_lost');
@@ -10010,45 +10019,122 @@ END
 $$;
 COMMENT ON FUNCTION pymig._drop_source_objects(pymig.source) IS 'The inverse of _create_source_objects.';
 
--- sql/source/_gathered_sql.sql
-CREATE OR REPLACE FUNCTION pymig._gathered_sql(
-    p_source pymig.source, p_entity text, p_type text, p_condition text, p_by_key boolean)
+-- sql/source/_gathered_at_once_sql.sql
+CREATE OR REPLACE FUNCTION pymig._gathered_at_once_sql(
+    p_source pymig.source, p_entity text, p_types text[], p_condition text, OUT input text, OUT query text)
+RETURNS record
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_commonest text := (SELECT c.column_type FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity
+                         GROUP BY c.column_type ORDER BY count(*) DESC, c.column_type LIMIT 1);
+    -- Exact whatever only_<type> says: both arrays are of the same rows in the same order, or one is shorter.
+    v_is_whole text := (SELECT format('CASE c.column_type %s ELSE true END',
+            string_agg(format('WHEN %1$L THEN cardinality(g.cells_%1$s) IS NOT DISTINCT FROM cardinality(g.times)', t.t), ' '))
+        FROM unnest(p_types) AS t (t) WHERE t.t <> v_commonest HAVING count(*) > 0);
+BEGIN
+    input := format(
+        'raw AS MATERIALIZED (
+             SELECT n.channel, array_agg(n.time) AS times, %s
+             FROM pymig.%I AS n
+             WHERE n.entity = %L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL)) AND %s
+             GROUP BY n.channel), ',
+        (SELECT string_agg(format('array_agg(n.as_%1$s)%2$s AS cells_%1$s', t.t, CASE WHEN t.t <> v_commonest THEN format(' FILTER (WHERE n.only_%s)', t.t) END), ', ')
+         FROM unnest(p_types) AS t (t)),
+        p_source.source || '_cell', p_entity, p_condition);
+    query := 'SELECT g.* FROM raw AS g';
+    IF v_is_whole IS NOT NULL THEN
+        input := input || format(
+            'again AS MATERIALIZED (
+                 SELECT n.channel, array_agg(n.time) AS times, %s
+                 FROM pymig.%I AS n JOIN channel AS c ON c.channel = n.channel
+                 WHERE n.entity = %L AND n.channel = ANY (ARRAY(SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT %s)) AND %s
+                 GROUP BY n.channel), ',
+            (SELECT string_agg(format('array_agg(n.as_%1$s) FILTER (WHERE c.column_type = %1$L) AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
+            p_source.source || '_cell', p_entity, v_is_whole, p_condition);
+        query := query || ' UNION ALL SELECT g.* FROM again AS g';
+    END IF;
+    query := format(
+        'SELECT c.ord, g.times, %s
+         FROM (%s) AS g JOIN channel AS c ON c.channel = g.channel
+         WHERE %s',
+        (SELECT string_agg(format('CASE WHEN c.column_type = %1$L THEN g.cells_%1$s END AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
+        query, coalesce(v_is_whole, 'true'));
+END
+$$;
+COMMENT ON FUNCTION pymig._gathered_at_once_sql(pymig.source, text, text[], text) IS
+    'What a unique key allows: all channels of all types in one pass over the heap. A descent per channel finds the rows, a bitmap visits each page once. Of a row only the arrays that it can belong to grow: that of the commonest type, and those of types whose value columns alone are filled (only_<type>). A channel that is not whole in the array of its type (text from mixed formats) is gathered again by its type. input: the CTEs raw and again, with a comma; query: ord, times, cells_<type>.';
+
+-- sql/source/_gathered_by_channel_sql.sql
+CREATE OR REPLACE FUNCTION pymig._gathered_by_channel_sql(
+    p_source pymig.source, p_entity text, p_types text[], p_condition text)
 RETURNS text
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE
-        -- All channels in one pass over the heap: a descent per channel finds the rows, a bitmap visits each page once.
-        WHEN p_by_key AND w.distinct_on = '' THEN format(
-            ', raw_%1$s AS MATERIALIZED (
-                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_%1$s) AS cells
-                 FROM pymig.%2$I AS n
-                 WHERE n.entity = %3$L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = %1$L)) AND %4$s
-                 GROUP BY n.channel),
-             gathered_%1$s AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
-                 FROM raw_%1$s AS g JOIN channel AS c ON c.channel = g.channel)',
-            p_type, p_source.source || '_cell', p_entity, p_condition)
-        WHEN p_by_key THEN format(
-            ', gathered_%1$s AS MATERIALIZED (
-                 SELECT c.ord, g.*
-                 FROM channel AS c CROSS JOIN LATERAL (
-                     SELECT array_agg(n.time) AS times, array_agg(n.cell) AS cells, count(*) AS rows, count(n.cell) AS filled
-                     FROM (SELECT %2$s n.time, n.as_%1$s AS cell FROM pymig.%3$I AS n
-                           WHERE n.entity = %4$L AND n.channel = c.channel AND %5$s %6$s) AS n) AS g
-                 WHERE c.column_type = %1$L AND g.times IS NOT NULL)',
-            p_type, w.distinct_on, p_source.source || '_cell', p_entity, p_condition, w.order_by)
-        ELSE format(
-            ', gathered_%1$s AS MATERIALIZED (
-                 SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_%1$s ORDER BY x.time) AS cells,
-                     count(*) AS rows, count(x.as_%1$s) AS filled
-                 FROM cell AS x WHERE x.column_type = %1$L GROUP BY x.ord)', p_type)
-    END
-    FROM pymig._winner_sql(p_source, 'n.time') AS w
+    SELECT string_agg(format(
+        'SELECT c.ord, a.times, %1$s
+         FROM channel AS c CROSS JOIN LATERAL (
+             SELECT array_agg(n.time) AS times, array_agg(n.cell) AS cells
+             FROM (SELECT %2$s n.time, n.as_%3$s AS cell FROM pymig.%4$I AS n
+                   WHERE n.entity = %5$L AND n.channel = c.channel AND %6$s %7$s) AS n) AS a
+         WHERE c.column_type = %3$L AND a.times IS NOT NULL',
+        (SELECT string_agg(CASE WHEN o.o = t.t THEN 'a.cells' ELSE format('NULL::%s[]', o.o) END || ' AS cells_' || o.o, ', ') FROM unnest(p_types) AS o (o)),
+        w.distinct_on, t.t, p_source.source || '_cell', p_entity, p_condition, w.order_by), ' UNION ALL ')
+    FROM unnest(p_types) AS t (t) CROSS JOIN pymig._winner_sql(p_source, 'n.time') AS w
 $$;
-COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text, text, boolean) IS
-    'CTE gathered_<type>: per channel of that column type its times and cells as two arrays in one order (that of the heap where the key is unique), rows and non-NULL cells.';
+COMMENT ON FUNCTION pymig._gathered_by_channel_sql(pymig.source, text, text[], text) IS
+    'What gathers where several rows may be of one cell: channel by channel through the key, the latest row of each time. Returns ord, times, cells_<type>.';
+
+-- sql/source/_gathered_by_time_sql.sql
+CREATE OR REPLACE FUNCTION pymig._gathered_by_time_sql(p_types text[])
+RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        'SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, %s FROM cell AS x WHERE x.ord IS NOT NULL GROUP BY x.ord',
+        string_agg(format('array_agg(x.as_%1$s ORDER BY x.time) FILTER (WHERE x.column_type = %1$L) AS cells_%1$s', t.t), ', '))
+    FROM unnest(p_types) AS t (t)
+$$;
+COMMENT ON FUNCTION pymig._gathered_by_time_sql(text[]) IS
+    'What gathers where rows are read by time: groups the CTE cell by channel. Returns ord, times, cells_<type>.';
+
+-- sql/source/_gathered_sql.sql
+CREATE OR REPLACE FUNCTION pymig._gathered_sql(
+    p_source pymig.source, p_entity text, p_types text[], p_condition text, p_by_key boolean)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_filled text := (SELECT string_agg(replace(
+        'WHEN g.% IS NOT NULL THEN CASE WHEN array_position(g.%, NULL) IS NULL THEN cardinality(g.%) ELSE cardinality(array_remove(g.%, NULL)) END',
+        '%', 'cells_' || t.t), ' ') FROM unnest(p_types) AS t (t));
+    v_input text := '';
+    v_query text;
+BEGIN
+    IF NOT p_by_key THEN
+        v_query := pymig._gathered_by_time_sql(p_types);
+    ELSIF (SELECT w.distinct_on <> '' FROM pymig._winner_sql(p_source, 'n.time') AS w) THEN
+        v_query := pymig._gathered_by_channel_sql(p_source, p_entity, p_types, p_condition);
+    ELSE
+        SELECT o.input, o.query INTO v_input, v_query FROM pymig._gathered_at_once_sql(p_source, p_entity, p_types, p_condition) AS o;
+    END IF;
+    RETURN format(
+        '%sgathered AS %s (
+             SELECT g.*, cardinality(g.times) AS rows, CASE %s END AS filled FROM (%s) AS g)',
+        -- What was gathered at once is kept as it came.
+        v_input, CASE WHEN v_input = '' THEN 'MATERIALIZED' ELSE 'NOT MATERIALIZED' END, v_filled, v_query);
+END
+$$;
+COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text[], text, boolean) IS
+    'CTE gathered, and those it needs: a row for each channel that has rows. ord; its times and, in the column cells_<type> of its own type (the others are NULL), its cells, as two arrays in one order (that of the heap where the key is unique); rows, how many they are; filled, how many cells of them are not NULL.';
 
 -- sql/source/_insert_part_sql.sql
 CREATE OR REPLACE FUNCTION pymig._insert_part_sql(p_source pymig.source, p_entity text, p_part int, p_query text)
@@ -10164,14 +10250,17 @@ AS $$
         SELECT c.ord, c.column_type, row_number() OVER (PARTITION BY c.column_type ORDER BY c.ord) AS place
         FROM pymig.channel AS c
         WHERE c.source = p_source AND c.entity = p_entity AND c.part = p_part)
-    SELECT format('SELECT unnest(r.times), %s FROM grid AS r %s',
-        (SELECT string_agg(format('unnest((across_%s.channels[%s]).cells)', p.column_type, p.place), ', ' ORDER BY p.ord) FROM placed AS p),
-        (SELECT string_agg(format(
-             'CROSS JOIN (
-                 SELECT array_agg(ROW(a.cells)::pymig.cells_%1$s ORDER BY o.ord) AS channels
-                 FROM unnest((SELECT %2$L::int[])) AS o (ord) LEFT JOIN (%3$s) AS a ON a.ord = o.ord) AS across_%1$s',
-             t.column_type, t.ords, pymig._aligned_sql(t.column_type, t.ords[1], t.ords[cardinality(t.ords)])), ' ' ORDER BY t.column_type)
-         FROM (SELECT p.column_type, array_agg(p.ord ORDER BY p.ord) AS ords FROM placed AS p GROUP BY p.column_type) AS t))
+    SELECT format(
+        'SELECT unnest(r.times), %1$s
+         FROM grid AS r CROSS JOIN (
+             SELECT %2$s
+             FROM unnest((SELECT %3$L::int[]), (SELECT %4$L::text[])) AS o (ord, column_type) LEFT JOIN (%5$s) AS a ON a.ord = o.ord) AS across',
+        (SELECT string_agg(format('unnest((across.%s[%s]).cells)', p.column_type, p.place), ', ' ORDER BY p.ord) FROM placed AS p),
+        (SELECT string_agg(format('array_agg(ROW(a.cells_%1$s)::pymig.cells_%1$s ORDER BY o.ord) FILTER (WHERE o.column_type = %1$L) AS %1$s', t.t), ', ') FROM unnest(o.types) AS t (t)),
+        o.ords, o.of_ords, pymig._aligned_sql(o.types, o.first, o.last))
+    FROM (SELECT array_agg(p.ord ORDER BY p.ord) AS ords, array_agg(p.column_type ORDER BY p.ord) AS of_ords,
+              array_agg(DISTINCT p.column_type) AS types, min(p.ord) AS first, max(p.ord) AS last
+          FROM placed AS p) AS o
 $$;
 COMMENT ON FUNCTION pymig._pivot_transpose_sql(text, text, int) IS
     'Strategy transpose, last step: channels become columns, and all arrays are unnested in parallel (set-returning functions of one select list advance together).';
@@ -10187,12 +10276,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
-    v_gathered text := (SELECT string_agg(format('SELECT g.ord, g.times FROM gathered_%s AS g', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t));
     -- Those of channels whose times look other than the commonest.
-    v_times text := format(
-        'SELECT u.time
-         FROM (SELECT DISTINCT g.times FROM (%s) AS g WHERE ROW(g.times)::record OPERATOR(pg_catalog.*<>) ROW(b.times)::record) AS c
-         CROSS JOIN LATERAL unnest(c.times) AS u (time)', v_gathered);
+    v_times text := 'SELECT u.time
+         FROM (SELECT DISTINCT g.times FROM gathered AS g WHERE ROW(g.times)::record OPERATOR(pg_catalog.*<>) ROW(b.times)::record) AS c
+         CROSS JOIN LATERAL unnest(c.times) AS u (time)';
     v_input text;
     v_writes text;
 BEGIN
@@ -10209,23 +10296,22 @@ BEGIN
     FROM pymig.part AS p
     WHERE p.source = p_source.source AND p.entity = p_entity;
     RETURN format(
-        'WITH %1$s%2$s,
+        'WITH %1$s, %2$s,
          base AS MATERIALIZED (
-             SELECT coalesce((SELECT g.times FROM (%3$s) AS g WHERE g.ord = (
-                 SELECT min(g.ord) FROM (%3$s) AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times) / 2], g.times[cardinality(g.times)]
+             SELECT coalesce((SELECT g.times FROM gathered AS g WHERE g.ord = (
+                 SELECT min(g.ord) FROM gathered AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times) / 2], g.times[cardinality(g.times)]
                  ORDER BY count(*) DESC LIMIT 1)), ''{}'') AS times),
          grid AS MATERIALIZED (
-             SELECT b.times AS base, b.times || ARRAY(%4$s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
-             FROM base AS b)%5$s
-         SELECT %6$s, (SELECT count(*) FROM written_1), %7$s',
+             SELECT b.times AS base, b.times || ARRAY(%3$s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
+             FROM base AS b)%4$s
+         SELECT %5$s, coalesce(sum(g.filled), 0)::bigint, (SELECT count(*) FROM written_1), %6$s
+         FROM gathered AS g',
         v_input,
-        (SELECT string_agg(pymig._gathered_sql(p_source, p_entity, t.t, p_condition, p_by_key), '') FROM unnest(v_types) AS t (t)),
-        v_gathered, v_times,
+        pymig._gathered_sql(p_source, p_entity, v_types, p_condition, p_by_key),
+        v_times,
         v_writes,
         -- Read by time, rows without a channel are among the cells too, and belong to the quarantine.
-        (SELECT format(CASE WHEN p_by_key THEN '(SELECT coalesce(sum(g.rows), 0)::bigint FROM (%1$s) AS g)' ELSE '(SELECT count(*) FROM cell AS x)' END
-                || ', (SELECT coalesce(sum(g.filled), 0)::bigint FROM (%1$s) AS g)',
-            string_agg(format('SELECT g.rows, g.filled FROM gathered_%s AS g', t.t), ' UNION ALL ')) FROM unnest(v_types) AS t (t)),
+        CASE WHEN p_by_key THEN 'coalesce(sum(g.rows), 0)::bigint' ELSE '(SELECT count(*) FROM cell AS x)' END,
         -- An unknown channel matters where it has rows: until it has its column, other buckets go on.
         CASE WHEN p_by_key THEN format(
                  '(SELECT min(c.channel::text) FROM channel AS c WHERE c.ord IS NULL AND EXISTS (

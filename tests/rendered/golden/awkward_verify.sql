@@ -1,9 +1,7 @@
 WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
-         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) , gathered_text AS MATERIALIZED (
-                 SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) AS cells,
-                     count(*) AS rows, count(x.as_text) AS filled
-                 FROM cell AS x WHERE x.column_type = 'text' GROUP BY x.ord), wide_1 AS MATERIALIZED (
+         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text), gathered AS MATERIALIZED (
+             SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) FILTER (WHERE x.column_type = 'text') AS cells_text FROM cell AS x WHERE x.ord IS NOT NULL GROUP BY x.ord) AS g), wide_1 AS MATERIALIZED (
              SELECT array_agg(w."time'") AS times, array_agg(w._d41d8cd9) AS "1", array_agg(w."""; DROP TABLE x; --") AS "2", array_agg(w."ééééééééééééééééééééééééééé_63925886") AS "3"
              FROM (SELECT w.* FROM "it's 1"""."%I; --_o'brien\" AS w WHERE w."time'" BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY w."time'") AS w), span AS MATERIALIZED (SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
                 FROM (SELECT 1 AS part, w.times FROM wide_1 AS w) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared_text AS MATERIALIZED (
@@ -12,7 +10,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
                    FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1"), (2, w."2"), (3, w."3")) AS v (ord, cells)) AS w (part, ord, times, cells)
-                   FULL JOIN gathered_text AS g USING (ord)
+                   FULL JOIN (SELECT g.ord, g.times, g.cells_text AS cells FROM gathered AS g WHERE g.cells_text IS NOT NULL) AS g USING (ord)
                    OFFSET 0) AS c
              CROSS JOIN LATERAL (
                  SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
@@ -42,7 +40,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
             SELECT EXISTS (SELECT FROM pymig.awkward_pending AS p WHERE p.kind <> 'key' OR p.entity::text = E'O''Brien\\' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000), (-9223372036854775807)) BETWEEN 10 AND 11)
                 OR EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket BETWEEN 10 AND 11) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT (SELECT count(*) FROM cell AS x) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (SELECT g.rows, g.filled FROM gathered_text AS g) AS g)
+        total AS MATERIALIZED (SELECT (SELECT count(*) FROM cell AS x) AS rows, coalesce(sum(g.filled), 0) AS filled FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (

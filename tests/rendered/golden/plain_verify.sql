@@ -1,27 +1,17 @@
 WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
          FROM pymig._array_channels('plain', 'SHIP1') AS v (value)
-         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) , raw_float8 AS MATERIALIZED (
-                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells
-                 FROM pymig.plain_cell AS n
-                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'float8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
-                 GROUP BY n.channel),
-             gathered_float8 AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
-                 FROM raw_float8 AS g JOIN channel AS c ON c.channel = g.channel), raw_int8 AS MATERIALIZED (
-                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_int8) AS cells
-                 FROM pymig.plain_cell AS n
-                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'int8')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
-                 GROUP BY n.channel),
-             gathered_int8 AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
-                 FROM raw_int8 AS g JOIN channel AS c ON c.channel = g.channel), raw_text AS MATERIALIZED (
-                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_text) AS cells
-                 FROM pymig.plain_cell AS n
-                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.column_type = 'text')) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
-                 GROUP BY n.channel),
-             gathered_text AS NOT MATERIALIZED (
-                 SELECT c.ord, g.times, g.cells, cardinality(g.times) AS rows, CASE WHEN array_position(g.cells, NULL) IS NULL THEN cardinality(g.cells) ELSE cardinality(array_remove(g.cells, NULL)) END AS filled
-                 FROM raw_text AS g JOIN channel AS c ON c.channel = g.channel), wide_1 AS MATERIALIZED (
+         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value), raw AS MATERIALIZED (
+             SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells_float8, array_agg(n.as_int8) FILTER (WHERE n.only_int8) AS cells_int8, array_agg(n.as_text) FILTER (WHERE n.only_text) AS cells_text
+             FROM pymig.plain_cell AS n
+             WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
+             GROUP BY n.channel), again AS MATERIALIZED (
+                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) FILTER (WHERE c.column_type = 'float8') AS cells_float8, array_agg(n.as_int8) FILTER (WHERE c.column_type = 'int8') AS cells_int8, array_agg(n.as_text) FILTER (WHERE c.column_type = 'text') AS cells_text
+                 FROM pymig.plain_cell AS n JOIN channel AS c ON c.channel = n.channel
+                 WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
+                 GROUP BY n.channel), gathered AS NOT MATERIALIZED (
+             SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_float8 IS NOT NULL THEN CASE WHEN array_position(g.cells_float8, NULL) IS NULL THEN cardinality(g.cells_float8) ELSE cardinality(array_remove(g.cells_float8, NULL)) END WHEN g.cells_int8 IS NOT NULL THEN CASE WHEN array_position(g.cells_int8, NULL) IS NULL THEN cardinality(g.cells_int8) ELSE cardinality(array_remove(g.cells_int8, NULL)) END WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT c.ord, g.times, CASE WHEN c.column_type = 'float8' THEN g.cells_float8 END AS cells_float8, CASE WHEN c.column_type = 'int8' THEN g.cells_int8 END AS cells_int8, CASE WHEN c.column_type = 'text' THEN g.cells_text END AS cells_text
+         FROM (SELECT g.* FROM raw AS g UNION ALL SELECT g.* FROM again AS g) AS g JOIN channel AS c ON c.channel = g.channel
+         WHERE CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END) AS g), wide_1 AS MATERIALIZED (
              SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
              FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), span AS MATERIALIZED (SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
                 FROM (SELECT 1 AS part, w.times FROM wide_1 AS w) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared_float8 AS MATERIALIZED (
@@ -30,7 +20,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
                    FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1")) AS v (ord, cells)) AS w (part, ord, times, cells)
-                   FULL JOIN gathered_float8 AS g USING (ord)
+                   FULL JOIN (SELECT g.ord, g.times, g.cells_float8 AS cells FROM gathered AS g WHERE g.cells_float8 IS NOT NULL) AS g USING (ord)
                    OFFSET 0) AS c
              CROSS JOIN LATERAL (
                  SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
@@ -41,7 +31,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
                    FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (2, w."2")) AS v (ord, cells)) AS w (part, ord, times, cells)
-                   FULL JOIN gathered_int8 AS g USING (ord)
+                   FULL JOIN (SELECT g.ord, g.times, g.cells_int8 AS cells FROM gathered AS g WHERE g.cells_int8 IS NOT NULL) AS g USING (ord)
                    OFFSET 0) AS c
              CROSS JOIN LATERAL (
                  SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
@@ -52,7 +42,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
                    FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (3, w."3")) AS v (ord, cells)) AS w (part, ord, times, cells)
-                   FULL JOIN gathered_text AS g USING (ord)
+                   FULL JOIN (SELECT g.ord, g.times, g.cells_text AS cells FROM gathered AS g WHERE g.cells_text IS NOT NULL) AS g USING (ord)
                    OFFSET 0) AS c
              CROSS JOIN LATERAL (
                  SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
@@ -61,7 +51,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
              FROM (SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_float8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_int8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_text AS c) AS d WHERE d.filled > 0 GROUP BY d.bucket),
          bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
-        narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered_float8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_int8 AS g UNION ALL SELECT DISTINCT g.times FROM gathered_text AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)),
+        narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)),
         difference AS MATERIALIZED (
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
              FROM compared_float8 AS u CROSS JOIN LATERAL (
@@ -97,7 +87,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
             SELECT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000000), (-9223372036854775807)) BETWEEN 10 AND 11)
                 OR EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket BETWEEN 10 AND 11) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled FROM (SELECT g.rows, g.filled FROM gathered_float8 AS g UNION ALL SELECT g.rows, g.filled FROM gathered_int8 AS g UNION ALL SELECT g.rows, g.filled FROM gathered_text AS g) AS g)
+        total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (

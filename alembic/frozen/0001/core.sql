@@ -2870,10 +2870,11 @@ LANGUAGE sql
 IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+    -- The text form is asked for last: of a float it takes longer than all the rest.
     SELECT format(
         'SELECT f.* FROM (
-             SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
-                 WHEN ''text'' THEN false WHEN ''float8'' THEN x.as_float8 IS NULL WHEN ''int8'' THEN x.as_int8 IS NULL WHEN ''bool'' THEN x.as_bool IS NULL WHEN ''numeric'' THEN x.as_numeric IS NULL WHEN ''jsonb'' THEN x.as_jsonb IS NULL END THEN ''type_mismatch'' END) AS reason
+             SELECT x.*, coalesce(x.fault, CASE WHEN CASE x.column_type
+                 WHEN ''text'' THEN false WHEN ''float8'' THEN x.as_float8 IS NULL WHEN ''int8'' THEN x.as_int8 IS NULL WHEN ''bool'' THEN x.as_bool IS NULL WHEN ''numeric'' THEN x.as_numeric IS NULL WHEN ''jsonb'' THEN x.as_jsonb IS NULL END AND x.as_text IS NOT NULL THEN ''type_mismatch'' END) AS reason
              FROM (%s) AS x) AS f
          WHERE f.reason IS NOT NULL', p_cells)
 $$;
@@ -5796,7 +5797,8 @@ COMMENT ON FUNCTION pymig._quarantine_differences_sql(pymig.source, text, bigint
 
 -- sql/core/functions/_quarantine_rows.sql
 CREATE OR REPLACE FUNCTION pymig._quarantine_rows(
-    p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text, p_condition text, p_by_key boolean)
+    p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint, p_times text, p_condition text, p_by_key boolean,
+    p_gather boolean DEFAULT false)
 RETURNS bigint
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -5810,7 +5812,8 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_cells text := pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, pymig._fault_columns(),
-        pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket));
+        pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket), p_gather);
+    v_statement text;
     v_rows bigint;
 BEGIN
     IF p_first_bucket = (-9223372036854775807) THEN
@@ -5819,16 +5822,23 @@ BEGIN
              FROM pymig.%I AS n WHERE n.entity = %L AND %s', array_to_string(pymig._fault_columns(), ', n.'), p_source.source || '_cell', p_entity, p_condition);
     END IF;
     PERFORM pymig._forget_quarantine(p_source, p_entity, p_first_bucket, p_last_bucket, p_times);
-    EXECUTE format(
-        'INSERT INTO pymig.quarantine (source, entity, channel, time, bucket, reason, detail, narrow_row)
-         SELECT %L, %L, f.channel, f.time::text, %s, f.reason, pymig._quarantine_detail(f.reason, f.column_type, f.kind), f.narrow_row
-         FROM (%s) AS f', p_source.source, p_entity, pymig._bucket_sql(p_source, 'f.time'), pymig._faults_sql(v_cells));
-    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    v_statement := format(
+        'WITH written AS (
+             INSERT INTO pymig.quarantine (source, entity, channel, time, bucket, reason, detail, narrow_row)
+             SELECT %L, %L, f.channel, f.time::text, %s, f.reason, pymig._quarantine_detail(f.reason, f.column_type, f.kind), f.narrow_row
+             FROM (%s) AS f
+             RETURNING 1)
+         SELECT count(*) FROM written', p_source.source, p_entity, pymig._bucket_sql(p_source, 'f.time'), pymig._faults_sql(v_cells));
+    IF p_gather THEN
+        v_rows := (SELECT r.narrow_rows FROM pymig._run_gathering(v_statement) AS r);
+    ELSE
+        EXECUTE v_statement INTO v_rows;
+    END IF;
     RETURN v_rows;
 END
 $$;
-COMMENT ON FUNCTION pymig._quarantine_rows(pymig.source, text, bigint, bigint, text, text, boolean) IS
-    'Finds the rows among those recomputed that could not become a cell and writes them to quarantine, in place of what was there. Returns their number.';
+COMMENT ON FUNCTION pymig._quarantine_rows(pymig.source, text, bigint, bigint, text, text, boolean, boolean) IS
+    'Finds the rows among those recomputed that could not become a cell and writes them to quarantine, in place of what was there. p_gather: as in _cells_sql. Returns their number.';
 
 -- sql/core/functions/_queue_partition.sql
 CREATE OR REPLACE FUNCTION pymig._queue_partition(p_source pymig.source, p_relation regclass)
@@ -6172,6 +6182,7 @@ DECLARE
     -- One row a cell: no duplicates to sort out on the way.
     v_gather boolean := v_by_key AND v_times IS NULL AND (SELECT w.distinct_on = '' FROM pymig._winner_sql(p_source, 'n.time') AS w);
     v_statement text;
+    v_nulls bigint;
     v_unknown text;
     r_part record;
 BEGIN
@@ -6192,16 +6203,16 @@ BEGIN
         ELSE pymig._recompute_by_cells_sql(p_source, p_entity, CASE WHEN pymig._is_as_created(p_source, p_entity) THEN 'record' ELSE 'json' END,
             v_condition, v_by_key, v_leaves, v_gather) END;
     IF v_gather OR v_strategy = 'transpose' THEN
-        SELECT r.narrow_rows, r.cells, r.wide_rows, r.unknown INTO narrow_rows, cells, wide_rows, v_unknown FROM pymig._run_gathering(v_statement) AS r;
+        SELECT r.narrow_rows, r.cells, r.nulls, r.wide_rows, r.unknown INTO narrow_rows, cells, v_nulls, wide_rows, v_unknown FROM pymig._run_gathering(v_statement) AS r;
     ELSE
-        EXECUTE v_statement INTO narrow_rows, cells, wide_rows, v_unknown;
+        EXECUTE v_statement INTO narrow_rows, cells, v_nulls, wide_rows, v_unknown;
     END IF;
     IF v_unknown IS NOT NULL THEN
         RAISE EXCEPTION '% has a channel without a column: %', quote_literal(p_entity), quote_literal(v_unknown)
             USING ERRCODE = 'PM009', HINT = 'The worker adds the column and recomputes; nothing to do.';
     END IF;
-    IF narrow_rows <> cells THEN
-        quarantined := pymig._quarantine_rows(p_source, p_entity, p_first_bucket, p_last_bucket, v_times, v_condition, v_by_key);
+    IF narrow_rows <> cells + v_nulls THEN
+        quarantined := pymig._quarantine_rows(p_source, p_entity, p_first_bucket, p_last_bucket, v_times, v_condition, v_by_key, v_gather);
     ELSE
         PERFORM pymig._forget_quarantine(p_source, p_entity, p_first_bucket, p_last_bucket, v_times);
         quarantined := 0;
@@ -6924,7 +6935,7 @@ COMMENT ON FUNCTION pymig._row_condition(pymig.source) IS
 
 -- sql/core/functions/_run_gathering.sql
 CREATE OR REPLACE FUNCTION pymig._run_gathering(
-    p_statement text, OUT narrow_rows bigint, OUT cells bigint, OUT wide_rows bigint, OUT unknown text)
+    p_statement text, OUT narrow_rows bigint, OUT cells bigint, OUT nulls bigint, OUT wide_rows bigint, OUT unknown text)
 RETURNS record
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -6942,11 +6953,11 @@ LANGUAGE plpgsql
     SET work_mem = '128MB'
 AS $$
 BEGIN
-    EXECUTE p_statement INTO narrow_rows, cells, wide_rows, unknown;
+    EXECUTE p_statement INTO narrow_rows, cells, nulls, wide_rows, unknown;
 END
 $$;
 COMMENT ON FUNCTION pymig._run_gathering(text) IS
-    'Runs a recompute that gathers a chunk''s rows through the key (transpose, and others with p_gather) under settings that leave the planner one way to do it. Returns what the statement returns.';
+    'Runs a recompute that gathers a chunk''s rows through the key (transpose, and others with p_gather) under settings that leave the planner one way to do it. Also looks for bad rows in this way, and returns their number as narrow_rows. Returns what the statement returns.';
 
 -- sql/core/functions/_rw_views.sql
 CREATE OR REPLACE FUNCTION pymig._rw_views(
@@ -7767,12 +7778,12 @@ DECLARE
     v_by_key boolean := p_source.reads_by_key;
     v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, NULL, p_entity);
     v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
-    v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves));
+    v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves,
+        v_by_key AND (SELECT w.distinct_on = '' FROM pymig._winner_sql(p_source, 'n.time') AS w)));
     v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_first_bucket, p_last_bucket) IS NOT NULL;
     v_parts int[] := ARRAY(SELECT p.part FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part);
     v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves, '_array_channels'))
-        ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false,
-            ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)))) END;
+        ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false, pymig._cell_columns(v_types))) END;
 BEGIN
     RETURN format($sql$
         WITH %1$s, %2$s, %3$s, span AS MATERIALIZED (%4$s), %5$s, %6$s,
@@ -7787,11 +7798,11 @@ BEGIN
             SELECT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.kind <> 'key' OR p.entity::text = %11$L AND %15$s BETWEEN %16$s AND %17$s)
                 OR EXISTS (SELECT FROM pymig.%10$I AS p WHERE p.entity = %11$L AND p.bucket BETWEEN %16$s AND %17$s) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled FROM gathered AS g)
+        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled, coalesce(sum(g.nulls), 0) AS nulls FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
             (SELECT %19$s
-             WHERE (t.rows <> t.filled%20$s OR EXISTS (
+             WHERE (t.rows <> t.filled + t.nulls%20$s OR EXISTS (
                      SELECT FROM pymig.quarantine AS q WHERE q.source = %21$L AND q.entity = %11$L AND q.bucket BETWEEN %16$s AND %17$s))
                AND NOT p.is_pending) AS quarantine_off,
             p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest
@@ -9360,6 +9371,17 @@ $$;
 COMMENT ON FUNCTION pymig._array_channels(text, text, text) IS
     'The same as _channel_values, but the planner takes it for ten rows: so a join hashes this list and not what was gathered. A hash table of that would hold a copy of all arrays.';
 
+-- sql/source/_cell_columns.sql
+CREATE OR REPLACE FUNCTION pymig._cell_columns(p_types text[])
+RETURNS text[]
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY['is_null'] || ARRAY(SELECT 'as_' || t.t FROM unnest(p_types) AS t (t))
+$$;
+COMMENT ON FUNCTION pymig._cell_columns(text[]) IS 'Columns of the cell view that a recompute or a verification of these column types looks at.';
+
 -- sql/source/_cell_fault_sql.sql
 CREATE OR REPLACE FUNCTION pymig._cell_fault_sql(p_source pymig.source)
 RETURNS text
@@ -9446,18 +9468,21 @@ DECLARE
                             FROM (SELECT v.value_column, min(v.ord) AS ord FROM pymig._value_columns(p_source) AS v
                                   WHERE v.kind <> t.cell_type GROUP BY v.value_column) AS v), 'true'), t.cell_type), '')
                     FROM unnest(ARRAY['text', 'float8', 'int8', 'bool', 'numeric', 'jsonb']) AS t (cell_type));
+    -- Asked of every row: whether the rest is in order matters only where there is no value.
+    v_null text := (SELECT string_agg(format('n.%I IS NULL AND ', c.c), '') FROM unnest(p_source.value_columns) AS c (c))
+        || format('(%s) IS NULL', pymig._cell_fault_sql(p_source));
 BEGIN
     RETURN format(
         'CREATE VIEW pymig.%I WITH (security_invoker = true) AS
-         SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s%s, %s AS kind, %s AS fault, to_jsonb(n.*) AS narrow_row
+         SELECT n.%I AS entity, n.%I AS channel, n.%I AS raw_time, %s AS time%s%s%s, %s AS kind, %s AS fault, %s AS is_null, to_jsonb(n.*) AS narrow_row
          FROM %s AS n',
         p_source.source || '_cell', p_source.entity_column, p_source.channel_column, p_source.time_column,
         pymig._grain_sql(p_source, format('n.%I', p_source.time_column)), v_ties, v_cells, v_only,
-        pymig._cell_kind_sql(p_source), pymig._cell_fault_sql(p_source), p_source.narrow);
+        pymig._cell_kind_sql(p_source), pymig._cell_fault_sql(p_source), v_null, p_source.narrow);
 END
 $$;
 COMMENT ON FUNCTION pymig._cell_view_sql(pymig.source) IS
-    'DDL of the view <source>_cell: the one mapping of a narrow row to a cell (R14). Backfill, sync and verify read only it. as_<type>: the cell in that type, NULL where it does not fit; only_<type>: no value column of another kind is filled; kind: its native type; fault: why it can''t be a cell.';
+    'DDL of the view <source>_cell: the one mapping of a narrow row to a cell (R14). Backfill, sync and verify read only it. as_<type>: the cell in that type, NULL where it does not fit; only_<type>: no value column of another kind is filled; kind: its native type; fault: why it can''t be a cell; is_null: it has no value, and nothing else is wrong with it.';
 
 -- sql/source/_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._cells_sql(
@@ -9702,7 +9727,7 @@ DECLARE
 BEGIN
     EXECUTE pymig._cell_view_sql(p_source);
     EXECUTE format('COMMENT ON VIEW pymig.%I IS %L', p_source.source || '_cell',
-        format('Each row of %s as a cell: as_<type> is its value in that type, NULL where it does not fit; only_<type>: no value column of another kind is filled; fault says why it can''t be a cell.', p_source.narrow));
+        format('Each row of %s as a cell: as_<type> is its value in that type, NULL where it does not fit; only_<type>: no value column of another kind is filled; fault says why it can''t be a cell; is_null: it has no value, and nothing else is wrong with it.', p_source.narrow));
     -- Two tables and a sequence that says which one the triggers fill: the other can be emptied without anyone waiting.
     EXECUTE format('CREATE SEQUENCE pymig.%I', p_source.source || '_turn');
     EXECUTE format('CREATE SEQUENCE pymig.%I', p_source.source || '_lost');
@@ -10037,7 +10062,7 @@ DECLARE
 BEGIN
     input := format(
         'raw AS MATERIALIZED (
-             SELECT n.channel, array_agg(n.time) AS times, %s
+             SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %s
              FROM pymig.%I AS n
              WHERE n.entity = %L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL)) AND %s
              GROUP BY n.channel), ',
@@ -10048,7 +10073,7 @@ BEGIN
     IF v_is_whole IS NOT NULL THEN
         input := input || format(
             'again AS MATERIALIZED (
-                 SELECT n.channel, array_agg(n.time) AS times, %s
+                 SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %s
                  FROM pymig.%I AS n JOIN channel AS c ON c.channel = n.channel
                  WHERE n.entity = %L AND n.channel = ANY (ARRAY(SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT %s)) AND %s
                  GROUP BY n.channel), ',
@@ -10057,7 +10082,7 @@ BEGIN
         query := query || ' UNION ALL SELECT g.* FROM again AS g';
     END IF;
     query := format(
-        'SELECT c.ord, g.times, %s
+        'SELECT c.ord, g.times, g.nulls, %s
          FROM (%s) AS g JOIN channel AS c ON c.channel = g.channel
          WHERE %s',
         (SELECT string_agg(format('CASE WHEN c.column_type = %1$L THEN g.cells_%1$s END AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
@@ -10065,7 +10090,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._gathered_at_once_sql(pymig.source, text, text[], text) IS
-    'What a unique key allows: all channels of all types in one pass over the heap. A descent per channel finds the rows, a bitmap visits each page once. Of a row only the arrays that it can belong to grow: that of the commonest type, and those of types whose value columns alone are filled (only_<type>). A channel that is not whole in the array of its type (text from mixed formats) is gathered again by its type. input: the CTEs raw and again, with a comma; query: ord, times, cells_<type>.';
+    'What a unique key allows: all channels of all types in one pass over the heap. A descent per channel finds the rows, a bitmap visits each page once. Of a row only the arrays that it can belong to grow: that of the commonest type, and those of types whose value columns alone are filled (only_<type>). A channel that is not whole in the array of its type (text from mixed formats) is gathered again by its type. input: the CTEs raw and again, with a comma; query: ord, times, nulls, cells_<type>.';
 
 -- sql/source/_gathered_by_channel_sql.sql
 CREATE OR REPLACE FUNCTION pymig._gathered_by_channel_sql(
@@ -10076,10 +10101,10 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT string_agg(format(
-        'SELECT c.ord, a.times, %1$s
+        'SELECT c.ord, a.times, a.nulls, %1$s
          FROM channel AS c CROSS JOIN LATERAL (
-             SELECT array_agg(n.time) AS times, array_agg(n.cell) AS cells
-             FROM (SELECT %2$s n.time, n.as_%3$s AS cell FROM pymig.%4$I AS n
+             SELECT array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, array_agg(n.cell) AS cells
+             FROM (SELECT %2$s n.time, n.is_null, n.as_%3$s AS cell FROM pymig.%4$I AS n
                    WHERE n.entity = %5$L AND n.channel = c.channel AND %6$s %7$s) AS n) AS a
          WHERE c.column_type = %3$L AND a.times IS NOT NULL',
         (SELECT string_agg(CASE WHEN o.o = t.t THEN 'a.cells' ELSE format('NULL::%s[]', o.o) END || ' AS cells_' || o.o, ', ') FROM unnest(p_types) AS o (o)),
@@ -10087,7 +10112,7 @@ AS $$
     FROM unnest(p_types) AS t (t) CROSS JOIN pymig._winner_sql(p_source, 'n.time') AS w
 $$;
 COMMENT ON FUNCTION pymig._gathered_by_channel_sql(pymig.source, text, text[], text) IS
-    'What gathers where several rows may be of one cell: channel by channel through the key, the latest row of each time. Returns ord, times, cells_<type>.';
+    'What gathers where several rows may be of one cell: channel by channel through the key, the latest row of each time. Returns ord, times, nulls, cells_<type>.';
 
 -- sql/source/_gathered_by_time_sql.sql
 CREATE OR REPLACE FUNCTION pymig._gathered_by_time_sql(p_types text[])
@@ -10097,12 +10122,12 @@ IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(
-        'SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, %s FROM cell AS x WHERE x.ord IS NOT NULL GROUP BY x.ord',
+        'SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, count(*) FILTER (WHERE x.is_null) AS nulls, %s FROM cell AS x WHERE x.ord IS NOT NULL GROUP BY x.ord',
         string_agg(format('array_agg(x.as_%1$s ORDER BY x.time) FILTER (WHERE x.column_type = %1$L) AS cells_%1$s', t.t), ', '))
     FROM unnest(p_types) AS t (t)
 $$;
 COMMENT ON FUNCTION pymig._gathered_by_time_sql(text[]) IS
-    'What gathers where rows are read by time: groups the CTE cell by channel. Returns ord, times, cells_<type>.';
+    'What gathers where rows are read by time: groups the CTE cell by channel. Returns ord, times, nulls, cells_<type>.';
 
 -- sql/source/_gathered_sql.sql
 CREATE OR REPLACE FUNCTION pymig._gathered_sql(
@@ -10134,7 +10159,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text[], text, boolean) IS
-    'CTE gathered, and those it needs: a row for each channel that has rows. ord; its times and, in the column cells_<type> of its own type (the others are NULL), its cells, as two arrays in one order (that of the heap where the key is unique); rows, how many they are; filled, how many cells of them are not NULL.';
+    'CTE gathered, and those it needs: a row for each channel that has rows. ord; its times and, in the column cells_<type> of its own type (the others are NULL), its cells, as two arrays in one order (that of the heap where the key is unique); rows, how many they are; filled, how many cells of them are not NULL; nulls, how many rows are NULL and nothing is wrong with them.';
 
 -- sql/source/_insert_part_sql.sql
 CREATE OR REPLACE FUNCTION pymig._insert_part_sql(p_source pymig.source, p_entity text, p_part int, p_query text)
@@ -10286,8 +10311,7 @@ BEGIN
     IF p_by_key THEN
         v_input := format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, p_leaves, '_array_channels'));
     ELSE
-        v_input := format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, p_condition, false,
-            ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t))));
+        v_input := format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, p_condition, false, pymig._cell_columns(v_types)));
         v_times := 'SELECT x.time FROM cell AS x';
     END IF;
     SELECT string_agg(format(', written_%s AS (%s)', p.part, pymig._insert_part_sql(p_source, p_entity, p.part,
@@ -10304,7 +10328,7 @@ BEGIN
          grid AS MATERIALIZED (
              SELECT b.times AS base, b.times || ARRAY(%3$s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
              FROM base AS b)%4$s
-         SELECT %5$s, coalesce(sum(g.filled), 0)::bigint, (SELECT count(*) FROM written_1), %6$s
+         SELECT %5$s, coalesce(sum(g.filled), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), %6$s
          FROM gathered AS g',
         v_input,
         pymig._gathered_sql(p_source, p_entity, v_types, p_condition, p_by_key),
@@ -10321,7 +10345,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_arrays_sql(pymig.source, text, text, boolean, text) IS
-    'Statement of the strategy transpose: gathers each channel''s times and values as arrays, aligns them on one time grid, unnests all of them side by side. Returns narrow rows, cells, wide rows, an unknown channel.';
+    'Statement of the strategy transpose: gathers each channel''s times and values as arrays, aligns them on one time grid, unnests all of them side by side. Returns narrow rows, cells, NULLs, wide rows, an unknown channel.';
 
 -- sql/source/_recompute_by_cells_sql.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_cells_sql(
@@ -10335,10 +10359,10 @@ AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
     v_as_text boolean := cardinality(v_types) > 1 OR v_types[1] = 'jsonb';
-    v_cells text := format('SELECT x.ord, x.part, x.channel, x.time, %s%s AS value FROM (%s) AS x',
+    v_cells text := format('SELECT x.ord, x.part, x.channel, x.time, x.is_null, %s%s AS value FROM (%s) AS x',
         CASE p_strategy WHEN 'record' THEN 'x.wide_column, ' END,
         pymig._value_sql('x', v_types),
-        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t)), p_leaves, p_gather));
+        pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, pymig._cell_columns(v_types), p_leaves, p_gather));
     v_writes text;
 BEGIN
     SELECT string_agg(format(', written_%s AS (%s)', p.part, CASE p_strategy
@@ -10352,13 +10376,13 @@ BEGIN
     WHERE p.source = p_source.source AND p.entity = p_entity;
     RETURN format(
         'WITH cell AS MATERIALIZED (%s)%s
-         SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
+         SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), count(*) FILTER (WHERE x.is_null), (SELECT count(*) FROM written_1),
              min(x.channel) FILTER (WHERE x.ord IS NULL)
          FROM cell AS x', v_cells, v_writes);
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_cells_sql(pymig.source, text, text, text, boolean, text, boolean) IS
-    'Statement of the strategies filter and json, and of record, which is json through the row type: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, wide rows, an unknown channel.';
+    'Statement of the strategies filter and json, and of record, which is json through the row type: reads the cells once, writes every part from the same snapshot. Returns narrow rows, cells, NULLs, wide rows, an unknown channel.';
 
 -- sql/source/_recompute_by_crosstab_sql.sql
 CREATE OR REPLACE FUNCTION pymig._recompute_by_crosstab_sql(
@@ -10371,7 +10395,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_types text[] := pymig._column_types(p_source.source, p_entity);
-    v_columns text[] := ARRAY(SELECT 'as_' || t.t FROM unnest(v_types) AS t (t));
+    v_columns text[] := pymig._cell_columns(v_types);
     v_writes text;
 BEGIN
     SELECT string_agg(format(', written_%s AS (%s)', p.part, pymig._insert_part_sql(p_source, p_entity, p.part,
@@ -10383,17 +10407,17 @@ BEGIN
     -- Counted apart: crosstab says nothing of what it read. A part may have no cell at a time, but has a row.
     RETURN format(
         'WITH grid AS MATERIALIZED (
-             SELECT x.time, count(*) AS rows, count(*) FILTER (WHERE CASE x.column_type %s END) AS cells, min(x.channel) FILTER (WHERE x.ord IS NULL) AS unknown
+             SELECT x.time, count(*) AS rows, count(*) FILTER (WHERE CASE x.column_type %s END) AS cells, count(*) FILTER (WHERE x.is_null) AS nulls, min(x.channel) FILTER (WHERE x.ord IS NULL) AS unknown
              FROM (%s) AS x
              GROUP BY x.time)%s
-         SELECT coalesce(sum(g.rows), 0)::bigint, coalesce(sum(g.cells), 0)::bigint, (SELECT count(*) FROM written_1), min(g.unknown)
+         SELECT coalesce(sum(g.rows), 0)::bigint, coalesce(sum(g.cells), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), min(g.unknown)
          FROM grid AS g',
         (SELECT string_agg(format('WHEN %L THEN x.as_%s IS NOT NULL', t.t, t.t), ' ') FROM unnest(v_types) AS t (t)),
         pymig._cells_sql(p_source, p_entity, p_condition, p_by_key, v_columns, p_leaves, p_gather), v_writes);
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_crosstab_sql(pymig.source, text, text, boolean, text, boolean) IS
-    'Statement of the strategy crosstab: reads the cells of each part by itself, and all of them once more to count them, from one snapshot. Returns narrow rows, cells, wide rows, an unknown channel.';
+    'Statement of the strategy crosstab: reads the cells of each part by itself, and all of them once more to count them, from one snapshot. Returns narrow rows, cells, NULLs, wide rows, an unknown channel.';
 
 -- sql/source/_tie_expressions.sql
 CREATE OR REPLACE FUNCTION pymig._tie_expressions(p_source pymig.source)

@@ -1,6 +1,6 @@
-WITH cell AS MATERIALIZED (SELECT x.ord, x.part, x.channel, x.time, x.as_text AS value FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
-         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
+WITH cell AS MATERIALIZED (SELECT x.ord, x.part, x.channel, x.time, x.is_null, x.as_text AS value FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.is_null, n.as_text
+         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.is_null, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) AS x), written_1 AS (INSERT INTO "it's 1"""."%I; --_o'brien\" ("time'", _d41d8cd9, """; DROP TABLE x; --", "ééééééééééééééééééééééééééé_63925886") SELECT x.time, min(x.value) FILTER (WHERE x.ord = 1), min(x.value) FILTER (WHERE x.ord = 2), min(x.value) FILTER (WHERE x.ord = 3) FROM cell AS x GROUP BY x.time RETURNING 1)
-         SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), (SELECT count(*) FROM written_1),
+         SELECT count(*), count(x.value) FILTER (WHERE x.ord IS NOT NULL), count(*) FILTER (WHERE x.is_null), (SELECT count(*) FROM written_1),
              min(x.channel) FILTER (WHERE x.ord IS NULL)
          FROM cell AS x

@@ -1,7 +1,7 @@
-WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.as_text
-         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
+WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.is_null, n.as_text
+         FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.is_null, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text), gathered AS MATERIALIZED (
-             SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, array_agg(x.as_text ORDER BY x.time) FILTER (WHERE x.column_type = 'text') AS cells_text FROM cell AS x WHERE x.ord IS NOT NULL GROUP BY x.ord) AS g), wide_1 AS MATERIALIZED (
+             SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, count(*) FILTER (WHERE x.is_null) AS nulls, array_agg(x.as_text ORDER BY x.time) FILTER (WHERE x.column_type = 'text') AS cells_text FROM cell AS x WHERE x.ord IS NOT NULL GROUP BY x.ord) AS g), wide_1 AS MATERIALIZED (
              SELECT array_agg(w."time'") AS times, array_agg(w._d41d8cd9) AS "1", array_agg(w."""; DROP TABLE x; --") AS "2", array_agg(w."ééééééééééééééééééééééééééé_63925886") AS "3"
              FROM (SELECT w.* FROM "it's 1"""."%I; --_o'brien\" AS w WHERE w."time'" BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY w."time'") AS w), span AS MATERIALIZED (SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
                 FROM (SELECT 1 AS part, w.times FROM wide_1 AS w) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared_text AS MATERIALIZED (
@@ -40,12 +40,12 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
             SELECT EXISTS (SELECT FROM pymig.awkward_pending AS p WHERE p.kind <> 'key' OR p.entity::text = E'O''Brien\\' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000), (-9223372036854775807)) BETWEEN 10 AND 11)
                 OR EXISTS (SELECT FROM pymig.awkward_todo AS p WHERE p.entity = E'O''Brien\\' AND p.bucket BETWEEN 10 AND 11) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT (SELECT count(*) FROM cell AS x) AS rows, coalesce(sum(g.filled), 0) AS filled FROM gathered AS g)
+        total AS MATERIALIZED (SELECT (SELECT count(*) FROM cell AS x) AS rows, coalesce(sum(g.filled), 0) AS filled, coalesce(sum(g.nulls), 0) AS nulls FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (
-             SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
-                 WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
+             SELECT x.*, coalesce(x.fault, CASE WHEN CASE x.column_type
+                 WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END AND x.as_text IS NOT NULL THEN 'type_mismatch' END) AS reason
              FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
          LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text) AS x) AS f
@@ -57,7 +57,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL
               (SELECT k.* FROM kept AS k EXCEPT ALL SELECT f.* FROM found AS f)) AS d)
-             WHERE (t.rows <> t.filled OR EXISTS (
+             WHERE (t.rows <> t.filled + t.nulls OR EXISTS (
                      SELECT FROM pymig.quarantine AS q WHERE q.source = 'awkward' AND q.entity = E'O''Brien\\' AND q.bucket BETWEEN 10 AND 11))
                AND NOT p.is_pending) AS quarantine_off,
             p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest

@@ -1,15 +1,15 @@
 WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
          FROM pymig._array_channels('plain', 'SHIP1') AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value), raw AS MATERIALIZED (
-             SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) AS cells_float8, array_agg(n.as_int8) FILTER (WHERE n.only_int8) AS cells_int8, array_agg(n.as_text) FILTER (WHERE n.only_text) AS cells_text
+             SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, array_agg(n.as_float8) AS cells_float8, array_agg(n.as_int8) FILTER (WHERE n.only_int8) AS cells_int8, array_agg(n.as_text) FILTER (WHERE n.only_text) AS cells_text
              FROM pymig.plain_cell AS n
              WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
              GROUP BY n.channel), again AS MATERIALIZED (
-                 SELECT n.channel, array_agg(n.time) AS times, array_agg(n.as_float8) FILTER (WHERE c.column_type = 'float8') AS cells_float8, array_agg(n.as_int8) FILTER (WHERE c.column_type = 'int8') AS cells_int8, array_agg(n.as_text) FILTER (WHERE c.column_type = 'text') AS cells_text
+                 SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, array_agg(n.as_float8) FILTER (WHERE c.column_type = 'float8') AS cells_float8, array_agg(n.as_int8) FILTER (WHERE c.column_type = 'int8') AS cells_int8, array_agg(n.as_text) FILTER (WHERE c.column_type = 'text') AS cells_text
                  FROM pymig.plain_cell AS n JOIN channel AS c ON c.channel = n.channel
                  WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
                  GROUP BY n.channel), gathered AS NOT MATERIALIZED (
-             SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_float8 IS NOT NULL THEN CASE WHEN array_position(g.cells_float8, NULL) IS NULL THEN cardinality(g.cells_float8) ELSE cardinality(array_remove(g.cells_float8, NULL)) END WHEN g.cells_int8 IS NOT NULL THEN CASE WHEN array_position(g.cells_int8, NULL) IS NULL THEN cardinality(g.cells_int8) ELSE cardinality(array_remove(g.cells_int8, NULL)) END WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT c.ord, g.times, CASE WHEN c.column_type = 'float8' THEN g.cells_float8 END AS cells_float8, CASE WHEN c.column_type = 'int8' THEN g.cells_int8 END AS cells_int8, CASE WHEN c.column_type = 'text' THEN g.cells_text END AS cells_text
+             SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_float8 IS NOT NULL THEN CASE WHEN array_position(g.cells_float8, NULL) IS NULL THEN cardinality(g.cells_float8) ELSE cardinality(array_remove(g.cells_float8, NULL)) END WHEN g.cells_int8 IS NOT NULL THEN CASE WHEN array_position(g.cells_int8, NULL) IS NULL THEN cardinality(g.cells_int8) ELSE cardinality(array_remove(g.cells_int8, NULL)) END WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT c.ord, g.times, g.nulls, CASE WHEN c.column_type = 'float8' THEN g.cells_float8 END AS cells_float8, CASE WHEN c.column_type = 'int8' THEN g.cells_int8 END AS cells_int8, CASE WHEN c.column_type = 'text' THEN g.cells_text END AS cells_text
          FROM (SELECT g.* FROM raw AS g UNION ALL SELECT g.* FROM again AS g) AS g JOIN channel AS c ON c.channel = g.channel
          WHERE CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END) AS g), wide_1 AS MATERIALIZED (
              SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
@@ -87,17 +87,18 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
             SELECT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND coalesce(pymig.bucket_of(pymig.tick_of(p.time), 3600000000), (-9223372036854775807)) BETWEEN 10 AND 11)
                 OR EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket BETWEEN 10 AND 11) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled FROM gathered AS g)
+        total AS MATERIALIZED (SELECT coalesce(sum(g.rows), 0) AS rows, coalesce(sum(g.filled), 0) AS filled, coalesce(sum(g.nulls), 0) AS nulls FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
             (SELECT (WITH found AS MATERIALIZED (SELECT f.channel, f.time::text, f.reason, f.narrow_row FROM (SELECT f.* FROM (
-             SELECT x.*, coalesce(x.fault, CASE WHEN x.as_text IS NOT NULL AND CASE x.column_type
-                 WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END THEN 'type_mismatch' END) AS reason
-             FROM (SELECT c.ord, c.part, c.wide_column, c.column_type, c.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
-             FROM (WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
-         FROM pymig._channel_values('plain', 'SHIP1') AS v (value)
-         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) SELECT c.* FROM channel AS c) AS c CROSS JOIN LATERAL (
-                 SELECT  n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ) AS n) AS x) AS f
+             SELECT x.*, coalesce(x.fault, CASE WHEN CASE x.column_type
+                 WHEN 'text' THEN false WHEN 'float8' THEN x.as_float8 IS NULL WHEN 'int8' THEN x.as_int8 IS NULL WHEN 'bool' THEN x.as_bool IS NULL WHEN 'numeric' THEN x.as_numeric IS NULL WHEN 'jsonb' THEN x.as_jsonb IS NULL END AND x.as_text IS NOT NULL THEN 'type_mismatch' END) AS reason
+             FROM (WITH channel AS MATERIALIZED (SELECT c.* FROM (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
+         FROM pymig._array_channels('plain', 'SHIP1') AS v (value)
+         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value) AS c)
+             SELECT c.ord, c.part, c.wide_column, c.column_type, c.channel::text AS channel, n.time, n.fault, n.kind, n.narrow_row, n.as_text, n.as_float8, n.as_int8, n.as_bool, n.as_numeric, n.as_jsonb
+             FROM pymig.plain_cell AS n JOIN channel AS c ON c.channel = n.channel
+             WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone) AS x) AS f
          WHERE f.reason IS NOT NULL) AS f),
                kept AS MATERIALIZED (
                    SELECT q.channel, q.time, q.reason, q.narrow_row FROM pymig.quarantine AS q
@@ -106,7 +107,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
               (SELECT f.* FROM found AS f EXCEPT ALL SELECT k.* FROM kept AS k)
               UNION ALL
               (SELECT k.* FROM kept AS k EXCEPT ALL SELECT f.* FROM found AS f)) AS d)
-             WHERE (t.rows <> t.filled OR EXISTS (
+             WHERE (t.rows <> t.filled + t.nulls OR EXISTS (
                      SELECT FROM pymig.quarantine AS q WHERE q.source = 'plain' AND q.entity = 'SHIP1' AND q.bucket BETWEEN 10 AND 11))
                AND NOT p.is_pending) AS quarantine_off,
             p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest

@@ -1,6 +1,7 @@
 """The backfill suite: floors, pymig and the other tools in turn, repeated, outputs compared."""
 
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench.peers import PEERS, Job
@@ -61,27 +63,37 @@ def job_of(url: str, ship: str, types: str) -> Job:
 
 
 def run(url: str, types: str, repeats: int, say: Callable[[str], None]) -> Figures:
-    """Everything in turn, `repeats` times; the floor is read before and after each half."""
+    """Everything in turn and in a new order, `repeats` times; the floors in three places of it."""
     job = job_of(url, "SHIP1", types)
     figures = Figures()
+    order = random.Random(1)
+    _pymig(job, Figures(), "", "auto", workers=1)  # the write floor copies what it leaves
     for n in range(repeats):
-        floors = [read_floor(job)]
-        for strategy in STRATEGIES:
-            if n == 0 or f"pymig {strategy}" not in ONCE:
-                _pymig(job, figures, f"pymig {strategy}", strategy, workers=1)
-            if strategy == "auto":
+        turns = _turns(job, figures, first=n == 0)
+        order.shuffle(turns)
+        floors: list[float] = []
+        for i, turn in enumerate(turns):
+            if i % (len(turns) // 3) == 0:
                 floors.append(read_floor(job))
-        _pymig(job, figures, "pymig auto, 2 workers", "auto", workers=2)
-        floors.append(read_floor(job))
+            turn()
         _note(figures, "read floor", statistics.median(floors))
-        _note(figures, "read floor, parallel workers", read_floor(job, parallel=True))
-        _write_floor(job, figures)
-        for name in PEERS:
-            if n == 0 or name not in ONCE:
-                _peer(job, figures, name)
         say(f"{types}: repetition {n + 1} of {repeats}")
     _drivers(job, figures)
     return figures
+
+
+def _turns(job: Job, figures: Figures, *, first: bool) -> list[Callable[[], None]]:
+    """What a repetition measures; the slowest only in the first one."""
+    turns: list[Callable[[], None]] = [
+        partial(_pymig, job, figures, f"pymig {strategy}", strategy, workers=1)
+        for strategy in STRATEGIES
+        if first or f"pymig {strategy}" not in ONCE
+    ]
+    turns.append(partial(_pymig, job, figures, "pymig auto, 2 workers", "auto", workers=2))
+    turns.append(partial(_read_in_parallel, job, figures))
+    turns.append(partial(_write_floor, job, figures))
+    turns += [partial(_peer, job, figures, p) for p in PEERS if first or p not in ONCE]
+    return turns
 
 
 def _note(figures: Figures, name: str, seconds: float) -> None:
@@ -97,6 +109,10 @@ def read_floor(job: Job, *, parallel: bool = False) -> float:
         started = time.perf_counter()
         connection.execute(query)
         return time.perf_counter() - started
+
+
+def _read_in_parallel(job: Job, figures: Figures) -> None:
+    _note(figures, "read floor, parallel workers", read_floor(job, parallel=True))
 
 
 def _pymig(job: Job, figures: Figures, name: str, strategy: str, workers: int) -> None:
@@ -129,9 +145,9 @@ def migrate(job: Job, strategy: str, workers: int) -> tuple[float, int]:
     with ThreadPoolExecutor(workers) as pool:
         step = call("backfill_chunk")
         movers = [pool.submit(move_chunks, job.url, step) for _ in range(workers)]
-    for mover in movers:
-        mover.result()  # raises what was raised there
-    return time.perf_counter() - started, wal_position(job.url) - wal
+    # Who comes back first has seen the end; the others are about to look again.
+    ended = min(mover.result() for mover in movers)  # raises what was raised there
+    return ended - started, wal_position(job.url) - wal
 
 
 def wal_position(url: str) -> int:
@@ -142,8 +158,9 @@ def wal_position(url: str) -> int:
     return int(row[0])
 
 
-def move_chunks(url: str, step: str) -> None:
-    """What each of pymig's connections does: chunk after chunk. Raises where one failed."""
+def move_chunks(url: str, step: str) -> float:
+    """What each of pymig's connections does: chunk after chunk. When it was done; raises where
+    one failed."""
     with connect(url) as connection:
         while True:
             row = connection.execute(step).fetchone()
@@ -151,7 +168,7 @@ def move_chunks(url: str, step: str) -> None:
             if row[0] == "failed":
                 raise RuntimeError("A chunk failed for good; see pymig.chunk.")
             if row[0] == "done":
-                return
+                return time.perf_counter()
             if row[0] in ("wait", "retry"):
                 time.sleep(0.01)
 

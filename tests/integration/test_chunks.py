@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Final, LiteralString
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.oracle import Narrow, difference
+from tests.waiting import until
 
 # A bucket is an hour and has one sample: a chunk is 64 of them, the most it may be.
 CREATE: LiteralString = """
@@ -25,6 +27,10 @@ NARROW: Final = Narrow("n", "n", "ship", "ch", "ts", ("v",))
 CHUNKS: LiteralString = """
 SELECT c.strategy, c.last_bucket - c.first_bucket + 1, c.first_bucket
 FROM pymig.chunk AS c ORDER BY c.first_bucket
+"""
+WAITING: LiteralString = """
+SELECT count(*) FROM pg_stat_activity AS a
+WHERE a.datname = current_database() AND a.wait_event_type = 'Lock'
 """
 BROKEN_JSON: LiteralString = """
 CREATE OR REPLACE FUNCTION pymig._insert_record_sql(
@@ -56,6 +62,18 @@ def test_last_chunks_are_equal_shares(db: Database, workers: int, sizes: list[in
     conn = _prepared(db, 100)
     assert _step(conn, workers) == "dealt"
     assert [size for _, size, _ in conn.execute(CHUNKS)] == sizes
+
+
+def test_whoever_waits_for_a_deal_goes_on_at_once(db: Database) -> None:
+    """Two workers begin together: the second has a chunk when the first has dealt them."""
+    one, two = _prepared(db, 100), db.connect()
+    with ThreadPoolExecutor() as pool:
+        with one.transaction():
+            assert _step(one, 2) == "dealt"
+            waiting = pool.submit(_step, two, 2)
+            until(lambda: db.connect().execute(WAITING).fetchone() == (1,), "nobody waits")
+        assert waiting.result() == "dealt"
+    assert _step(two, 2) == "moved"
 
 
 def test_shares_are_of_rows(db: Database) -> None:

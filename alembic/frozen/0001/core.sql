@@ -2020,7 +2020,7 @@ COMMENT ON FUNCTION pymig._database_tablespace() IS 'Default tablespace of this 
 -- sql/core/functions/_deal_chunks.sql
 CREATE OR REPLACE FUNCTION pymig._deal_chunks(
     p_source pymig.source, p_entity text, p_workers int DEFAULT 1, p_target interval DEFAULT NULL)
-RETURNS int
+RETURNS void
 LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
     SET row_security = off
@@ -2072,11 +2072,10 @@ BEGIN
         v_entity.next_bucket := CASE WHEN v_last < v_entity.last_bucket THEN v_last + 1 END;
     END LOOP;
     UPDATE pymig.entity AS e SET next_bucket = v_entity.next_bucket WHERE e.source = p_source.source AND e.entity = p_entity;
-    RETURN v_dealt;
 END
 $$;
 COMMENT ON FUNCTION pymig._deal_chunks(pymig.source, text, int, interval) IS
-    'Deals the next few chunks from where the last one ended, jumping over gaps; no larger than what is left for each of so many workers. Returns how many; 0: the frozen upper bound is reached.';
+    'Deals the next few chunks from where the last one ended, jumping over gaps; no larger than what is left for each of so many workers. At the frozen upper bound it deals none, and the entity''s next_bucket is NULL.';
 
 -- sql/core/functions/_deal_columns.sql
 CREATE OR REPLACE FUNCTION pymig._deal_columns(p_source pymig.source, p_entity text, p_types text[])
@@ -8166,7 +8165,9 @@ BEGIN
         chunk := v_chunk.chunk;
         narrow_rows := v_chunk.narrow_rows;
         seconds := v_chunk.seconds;
-    ELSIF v_entity.next_bucket IS NOT NULL AND pymig._deal_chunks(v_source, p_entity, p_workers, p_target) > 0 THEN
+    ELSIF v_entity.next_bucket IS NOT NULL THEN
+        -- Whoever waited for another's deal has its chunks to take as well.
+        PERFORM pymig._deal_chunks(v_source, p_entity, p_workers, p_target);
         outcome := 'dealt';
     ELSE
         outcome := pymig._finish_backfill(v_source.source, p_entity);
@@ -8174,7 +8175,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig.backfill_chunk(text, text, int, text, interval) IS
-    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. p_strategy, p_target: with which strategy and how long a chunk should take, where nobody set it. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (new chunks), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done. PM064 where the work was cancelled.';
+    'Does one step of the backfill in the caller''s transaction; run it in autocommit, from as many sessions as you like. p_workers: how many they are, so that the last chunks are dealt in equal shares. p_strategy, p_target: with which strategy and how long a chunk should take, where nobody set it. outcome: moved (a chunk: its number, narrow rows, seconds), dealt (look again: new chunks, or the end), retry (a chunk failed or met a new channel, and is tried again), wait (others hold the last chunks), held (paused or throttled: held_up_by says by what), failed (chunks are left that failed for good), done. PM064 where the work was cancelled.';
 
 -- sql/core/functions/bucket_of.sql
 CREATE OR REPLACE FUNCTION pymig.bucket_of(p_tick bigint, p_bucket_ticks bigint)

@@ -393,6 +393,7 @@ def _plain_session(conn: psycopg.Connection[Any]) -> Iterator[None]:
             ("extra_float_digits", "1"),
             ("statement_timeout", "0"),
             ("row_security", "off"),
+            ("jit", "off"),  # compiling 1,000 columns takes longer than reading them
         ):
             conn.execute("SELECT pg_catalog.set_config(%s, %s, true)", [name, value])
         yield

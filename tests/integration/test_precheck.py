@@ -188,6 +188,15 @@ def test_settings(conn: psycopg.Connection[Any]) -> None:
     finally:
         conn.execute("ALTER SYSTEM RESET synchronous_standby_names")
         conn.execute("SELECT pg_reload_conf()")
+    # Where this server was built with it.
+    is_there = conn.execute("SELECT pg_jit_available()").fetchone() == (True,)
+    seen = _check(conn)["jit"]
+    assert seen[:2] == (("yellow", "on, from a cost of 100000") if is_there else ("green", "off"))
+    assert not is_there or "SET jit = off" in seen[2]
+    for setting in ("jit_above_cost = -1", "jit = off"):
+        conn.execute(f"SET {setting}")
+        assert _check(conn)["jit"][:2] == ("green", "off")
+        conn.execute(f"RESET {setting.split()[0]}")
     assert _check(conn)["shared_buffers"][:2] == ("yellow", "128 MB")
     assert _check(conn)["max_wal_size"][:2] == ("yellow", "512 MB")
 

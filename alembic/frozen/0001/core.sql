@@ -5569,6 +5569,10 @@ AS $$
             CASE WHEN r.cost >= 4 THEN '1.1 on SSDs: readers'' queries take an index where now a scan looks cheaper. Recomputing rules scans out by itself.' END
         FROM (SELECT current_setting('random_page_cost')::numeric) AS r (cost)
         UNION ALL
+        SELECT 'jit', CASE WHEN j.is_on THEN 'on, from a cost of ' || current_setting('jit_above_cost') ELSE 'off' END,
+            CASE WHEN j.is_on THEN 'Off for who reads wide tables (ALTER ROLE … SET jit = off): a query of 1,000 columns whose cost is above that is compiled for seconds.' END
+        FROM (SELECT pg_jit_available() AND current_setting('jit_above_cost')::float8 >= 0) AS j (is_on)
+        UNION ALL
         SELECT 'temp_file_limit', t.setting, CASE WHEN t.setting <> '-1' THEN 'A statement of ingest whose keys need more than that fails once there are triggers: raise it for who ingests.' END
         FROM current_setting('temp_file_limit') AS t (setting)
         UNION ALL

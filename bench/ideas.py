@@ -28,6 +28,8 @@ IDEAS = (
     Idea(
         "rows in the order of the key, without a hash", "gather", "gather in the order of the key"
     ),
+    Idea("a pass over the heap for each type of columns", "gather types", "gather type by type"),
+    Idea("rows joined to their channel's type", "gather types", "gather types by a join"),
     Idea("parallel query in a chunk", "gather", "gather with parallel workers"),
     Idea("rows of a time together, their channels as one string", "gather", "gather by time"),
     Idea("all ships in one pass", "gather ship by ship", "gather all ships at once"),

@@ -41,18 +41,23 @@ def tune(
     options = options_of(source=source)
     with open_session() as session:
         for name in migrated(ship, options):
-            with waiting(OUT, f"{name}: analyze"):
-                session.call("tune_wide", p_entity=name, p_source=options.source)
-            say(f"{name}: analyzed")
-            for channels, covering in wanted:
+            # First, since it refuses channels that are not there or can't be covered.
+            statements = [
+                row["index_statements"]
+                for channels, covering in wanted
                 for row in session.select(
                     "index_statements",
                     p_entity=name,
                     p_channels=channels,
                     p_source=options.source,
                     p_covering=covering,
-                ):
-                    _run_concurrently(session, row["index_statements"])
+                )
+            ]
+            with waiting(OUT, f"{name}: analyze"):
+                session.call("tune_wide", p_entity=name, p_source=options.source)
+            say(f"{name}: analyzed")
+            for statement in statements:
+                _run_concurrently(session, statement)
 
 
 @app.command(epilog="Example: pymig finalize --ship SHIP1 --keep '2 days'")

@@ -7,6 +7,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
+from tests.command import run
 from tests.conftest import Database
 from tests.oracle import Narrow, difference
 
@@ -171,7 +172,21 @@ def test_unknown_channel(conn: psycopg.Connection[Any]) -> None:
     """It is named."""
     with pytest.raises(psycopg.Error, match="no channel 'nowhere'") as error:
         _statements(conn, ["c1", "nowhere"])
-    assert error.value.sqlstate == "PM009"
+    assert error.value.sqlstate == "PM007"
+
+
+def test_command_line(conn: psycopg.Connection[Any], db: Database) -> None:
+    """It refuses a channel that is not there before it does anything; else it does all of it."""
+    tune = ("tune", "--ship", "X", "--cover", "c2", "--index")
+    done = run((*tune, "nowhere"), {"DATABASE_URL": db.url})
+    assert (done.code, done.out) == (2, "")
+    assert "no channel 'nowhere'" in done.err
+    tuned = "SELECT count(*) FROM pymig.event WHERE what = 'tuned'"
+    assert conn.execute(tuned).fetchone() == (0,)
+    done = run((*tune, "c1"), {"DATABASE_URL": db.url})
+    assert (done.code, done.err) == (0, "")
+    assert conn.execute(tuned).fetchone() == (1,)
+    assert [column for _, column, valid in conn.execute(INDEXES) if valid] == ["c1", "ts"]
 
 
 def _key_files(conn: psycopg.Connection[Any]) -> set[Any]:

@@ -1558,7 +1558,7 @@ AS $$
     -- once: what is kept of equal ones is the hash of each bucket's slice, which is one as the wide side is in time order.
     SELECT format(
         'compared_%1$s AS MATERIALIZED (
-             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
                  CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
@@ -1579,7 +1579,7 @@ AS $$
     ) AS c
 $$;
 COMMENT ON FUNCTION pymig._compared_sql(text, text, text) IS
-    'CTE compared_<type>: of each channel of that type whether its arrays differ between the two sides, the arrays if they do, and for each bucket the cells of the wide side that are not NULL and their hash.';
+    'CTE compared_<type>: of each channel of that type its part, whether its arrays differ between the two sides, the arrays if they do, and for each bucket the cells of the wide side that are not NULL and their hash.';
 
 -- sql/core/functions/_compat_branch_sql.sql
 CREATE OR REPLACE FUNCTION pymig._compat_branch_sql(p_source pymig.source, p_entity pymig.entity)
@@ -7820,7 +7820,12 @@ BEGIN
             (SELECT string_agg(format('SELECT %s AS part, w.times FROM wide_%1$s AS w', p.p), ' UNION ALL ') FROM unnest(v_parts) AS p (p))),
         (SELECT string_agg(pymig._compared_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
         pymig._bucket_digests_sql(v_types),
-        CASE WHEN v_by_key THEN 'SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)'
+        -- A channel that does not differ has the times of its part.
+        CASE WHEN v_by_key THEN format('SELECT DISTINCT u.time FROM (%s UNION ALL %s) AS g (times) CROSS JOIN LATERAL unnest(g.times) AS u (time)',
+                 (SELECT string_agg(format('SELECT DISTINCT c.narrow_times FROM compared_%s AS c WHERE c.differs', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)),
+                 (SELECT string_agg(format('SELECT w.times FROM wide_%1$s AS w WHERE %2$s', p.p,
+                     (SELECT string_agg(format('EXISTS (SELECT FROM compared_%s AS c WHERE c.part = %s AND NOT c.differs)', t.t, p.p), ' OR ') FROM unnest(v_types) AS t (t))), ' UNION ALL ')
+                  FROM unnest(v_parts) AS p (p)))
              ELSE 'SELECT DISTINCT x.time FROM cell AS x' END,
         pymig._differences_sql(p_source, p_entity, v_types, v_parts, v_condition, v_by_key),
         p_source.source || '_pending', p_source.source || '_todo', p_entity,
@@ -8413,7 +8418,7 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM pymig.channel AS c WHERE c.source = v_source.source AND c.entity = v_entity.entity AND c.channel = a.channel);
     IF FOUND THEN
         RAISE EXCEPTION '% has no channel %', quote_literal(v_entity.entity), quote_nullable(v_missing)
-            USING ERRCODE = 'PM009', HINT = 'Its channels: SELECT channel FROM pymig.channel_map.';
+            USING ERRCODE = 'PM007', HINT = 'Its channels: SELECT channel FROM pymig.channel_map.';
     END IF;
     IF p_covering AND (SELECT max(p.channels) > c_most FROM (
         SELECT count(*) AS channels FROM pymig.channel AS c
@@ -8468,7 +8473,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig.index_statements(text, text[], text, boolean) IS
-    'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. p_covering: one index by time a part that holds these channels, up to 31 of numbers, so that their series are read from it alone. An index costs each rewritten wide row. PM009 for an unknown channel, PM007 for one of text or too many. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
+    'Statements that index channels of an entity''s wide tables while they are read and written, or (p_channels NULL) rebuild the indexes these have. They cannot run in a transaction, so no CALL can do it: run them with \gexec, or by pymig tune. p_covering: one index by time a part that holds these channels, up to 31 of numbers, so that their series are read from it alone. An index costs each rewritten wide row. PM007 for an unknown channel, one of text, or too many. Example: SELECT * FROM pymig.index_statements(''SHIP1'', ''{/main/temp}'') \gexec';
 
 -- sql/core/functions/keep_trial.sql
 CREATE OR REPLACE FUNCTION pymig.keep_trial(

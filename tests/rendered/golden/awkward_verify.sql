@@ -5,7 +5,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
              SELECT array_agg(w."time'") AS times, array_agg(w._d41d8cd9) AS "1", array_agg(w."""; DROP TABLE x; --") AS "2", array_agg(w."ééééééééééééééééééééééééééé_63925886") AS "3"
              FROM (SELECT w.* FROM "it's 1"""."%I; --_o'brien\" AS w WHERE w."time'" BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY w."time'") AS w), span AS MATERIALIZED (SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
                 FROM (SELECT 1 AS part, w.times FROM wide_1 AS w) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared_text AS MATERIALIZED (
-             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
                  CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs

@@ -15,7 +15,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
              FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), span AS MATERIALIZED (SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
                 FROM (SELECT 1 AS part, w.times FROM wide_1 AS w) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared_float8 AS MATERIALIZED (
-             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
                  CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
@@ -26,7 +26,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
                  SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
                      array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
                  FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), compared_int8 AS MATERIALIZED (
-             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
                  CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
@@ -37,7 +37,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
                  SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
                      array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
                  FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), compared_text AS MATERIALIZED (
-             SELECT c.ord, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
+             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
                  CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
              FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
                        ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
@@ -51,7 +51,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
              FROM (SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_float8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_int8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_text AS c) AS d WHERE d.filled > 0 GROUP BY d.bucket),
          bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
-        narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT g.times FROM gathered AS g) AS g CROSS JOIN LATERAL unnest(g.times) AS u (time)),
+        narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT c.narrow_times FROM compared_float8 AS c WHERE c.differs UNION ALL SELECT DISTINCT c.narrow_times FROM compared_int8 AS c WHERE c.differs UNION ALL SELECT DISTINCT c.narrow_times FROM compared_text AS c WHERE c.differs UNION ALL SELECT w.times FROM wide_1 AS w WHERE EXISTS (SELECT FROM compared_float8 AS c WHERE c.part = 1 AND NOT c.differs) OR EXISTS (SELECT FROM compared_int8 AS c WHERE c.part = 1 AND NOT c.differs) OR EXISTS (SELECT FROM compared_text AS c WHERE c.part = 1 AND NOT c.differs)) AS g (times) CROSS JOIN LATERAL unnest(g.times) AS u (time)),
         difference AS MATERIALIZED (
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
              FROM compared_float8 AS u CROSS JOIN LATERAL (

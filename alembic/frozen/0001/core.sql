@@ -10063,6 +10063,7 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- Its array takes every row: most rows are asked nothing, and an odd one is in its place.
     v_commonest text := (SELECT c.column_type FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity
                          GROUP BY c.column_type ORDER BY count(*) DESC, c.column_type LIMIT 1);
     -- Exact whatever only_<type> says: both arrays are of the same rows in the same order, or one is shorter.

@@ -1,5 +1,6 @@
 """The backfill suite: floors, pymig and the other tools in turn, repeated, outputs compared."""
 
+import math
 import os
 import random
 import statistics
@@ -73,7 +74,7 @@ def run(url: str, types: str, repeats: int, say: Callable[[str], None]) -> Figur
         order.shuffle(turns)
         floors: list[float] = []
         for i, turn in enumerate(turns):
-            if i % (len(turns) // 3) == 0:
+            if i % math.ceil(len(turns) / 3) == 0:
                 floors.append(read_floor(job))
             turn()
         _note(figures, "read floor", statistics.median(floors))

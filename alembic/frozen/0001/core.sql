@@ -1254,7 +1254,7 @@ AS $$
         SELECT p.proname::text AS name, pg_get_functiondef(p.oid) AS code
         FROM pg_proc AS p
         WHERE p.pronamespace = 'pymig'::regnamespace
-          AND (starts_with(p.proname, p_source.source || '_record_') OR p.proname IN ('_recompute', '_recompute_todo', '_cells_sql', '_winner_sql'))
+          AND (starts_with(p.proname, p_source.source || '_record_') OR p.proname IN ('_recompute', '_recompute_todo', '_cells_sql', '_winner_sql', '_has_one_row_a_cell'))
         UNION ALL
         SELECT t.tgname::text, format('%s %s', pg_get_triggerdef(t.oid), t.tgenabled) FROM pg_trigger AS t
         WHERE t.tgrelid = p_source.narrow AND t.tgname LIKE 'pymig\_record\_%'
@@ -4306,7 +4306,7 @@ BEGIN
          CROSS JOIN (SELECT count(*) AS rows FROM cell) AS c
          WHERE %7$L AND n.rows < %4$s AND n.rows > c.rows',
         array_to_string(v_columns, ', c.'), p_source.format_column, v_cells, p_most, pymig._faults_sql('SELECT x.* FROM cell AS x'), v_narrow,
-        (SELECT w.distinct_on <> '' FROM pymig._winner_sql(p_source, 'n.time') AS w))
+        NOT pymig._has_one_row_a_cell(p_source))
     USING p_layout;
 END
 $$;
@@ -6183,7 +6183,7 @@ DECLARE
     v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
     v_strategy text := CASE WHEN v_times IS NULL THEN p_strategy ELSE 'json' END;
     -- One row a cell: no duplicates to sort out on the way.
-    v_gather boolean := v_by_key AND v_times IS NULL AND (SELECT w.distinct_on = '' FROM pymig._winner_sql(p_source, 'n.time') AS w);
+    v_gather boolean := v_by_key AND v_times IS NULL AND pymig._has_one_row_a_cell(p_source);
     v_statement text;
     v_nulls bigint;
     v_unknown text;
@@ -7782,7 +7782,7 @@ DECLARE
     v_condition text := pymig._time_condition(p_source, 'n.raw_time', p_first_bucket, p_last_bucket, NULL, p_entity);
     v_leaves text := pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket);
     v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves,
-        v_by_key AND (SELECT w.distinct_on = '' FROM pymig._winner_sql(p_source, 'n.time') AS w)));
+        v_by_key AND pymig._has_one_row_a_cell(p_source)));
     v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_first_bucket, p_last_bucket) IS NOT NULL;
     v_parts int[] := ARRAY(SELECT p.part FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part);
     v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves, '_array_channels'))
@@ -10070,26 +10070,22 @@ DECLARE
     v_is_whole text := (SELECT format('CASE c.column_type %s ELSE true END',
             string_agg(format('WHEN %1$L THEN cardinality(g.cells_%1$s) IS NOT DISTINCT FROM cardinality(g.times)', t.t), ' '))
         FROM unnest(p_types) AS t (t) WHERE t.t <> v_commonest HAVING count(*) > 0);
+    c_gather constant text := '%1$s AS MATERIALIZED (
+             SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %2$s
+             FROM pymig.%3$I AS n%4$s
+             WHERE n.entity = %5$L AND n.channel = ANY (ARRAY(%6$s)) AND %7$s
+             GROUP BY n.channel), ';
 BEGIN
-    input := format(
-        'raw AS MATERIALIZED (
-             SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %s
-             FROM pymig.%I AS n
-             WHERE n.entity = %L AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL)) AND %s
-             GROUP BY n.channel), ',
+    input := format(c_gather, 'raw',
         (SELECT string_agg(format('array_agg(n.as_%1$s)%2$s AS cells_%1$s', t.t, CASE WHEN t.t <> v_commonest THEN format(' FILTER (WHERE n.only_%s)', t.t) END), ', ')
          FROM unnest(p_types) AS t (t)),
-        p_source.source || '_cell', p_entity, p_condition);
+        p_source.source || '_cell', '', p_entity, 'SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL', p_condition);
     query := 'SELECT g.* FROM raw AS g';
     IF v_is_whole IS NOT NULL THEN
-        input := input || format(
-            'again AS MATERIALIZED (
-                 SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %s
-                 FROM pymig.%I AS n JOIN channel AS c ON c.channel = n.channel
-                 WHERE n.entity = %L AND n.channel = ANY (ARRAY(SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT %s)) AND %s
-                 GROUP BY n.channel), ',
+        input := input || format(c_gather, 'again',
             (SELECT string_agg(format('array_agg(n.as_%1$s) FILTER (WHERE c.column_type = %1$L) AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
-            p_source.source || '_cell', p_entity, v_is_whole, p_condition);
+            p_source.source || '_cell', ' JOIN channel AS c ON c.channel = n.channel', p_entity,
+            'SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT ' || v_is_whole, p_condition);
         query := query || ' UNION ALL SELECT g.* FROM again AS g';
     END IF;
     query := format(
@@ -10157,7 +10153,7 @@ DECLARE
 BEGIN
     IF NOT p_by_key THEN
         v_query := pymig._gathered_by_time_sql(p_types);
-    ELSIF (SELECT w.distinct_on <> '' FROM pymig._winner_sql(p_source, 'n.time') AS w) THEN
+    ELSIF NOT pymig._has_one_row_a_cell(p_source) THEN
         v_query := pymig._gathered_by_channel_sql(p_source, p_entity, p_types, p_condition);
     ELSE
         SELECT o.input, o.query INTO v_input, v_query FROM pymig._gathered_at_once_sql(p_source, p_entity, p_types, p_condition) AS o;
@@ -10171,6 +10167,18 @@ END
 $$;
 COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text[], text, boolean) IS
     'CTE gathered, and those it needs: a row for each channel that has rows. ord; its times and, in the column cells_<type> of its own type (the others are NULL), its cells, as two arrays in one order (that of the heap where the key is unique); rows, how many they are; filled, how many cells of them are not NULL; nulls, how many rows are NULL and nothing is wrong with them.';
+
+-- sql/source/_has_one_row_a_cell.sql
+CREATE OR REPLACE FUNCTION pymig._has_one_row_a_cell(p_source pymig.source)
+RETURNS boolean
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p_source.is_unique AND p_source.grain_ticks IS NULL
+$$;
+COMMENT ON FUNCTION pymig._has_one_row_a_cell(pymig.source) IS
+    'Can no two narrow rows be of one cell: the key is unique, and a wide row stands for one raw time. Then there is no winner to pick, and rows are gathered by the key at once.';
 
 -- sql/source/_insert_part_sql.sql
 CREATE OR REPLACE FUNCTION pymig._insert_part_sql(p_source pymig.source, p_entity text, p_part int, p_query text)
@@ -10518,7 +10526,7 @@ AS $$
         CASE WHEN d.possible THEN format('ORDER BY %s, n.raw_time DESC', p_key) || coalesce((
             SELECT string_agg(format(', n.tie_%s DESC NULLS LAST', t.i), '' ORDER BY t.i)
             FROM generate_subscripts(pymig._tie_expressions(p_source), 1) AS t (i)), '') ELSE '' END
-    FROM (SELECT NOT p_source.is_unique OR p_source.grain_ticks IS NOT NULL AS possible) AS d
+    FROM (SELECT NOT pymig._has_one_row_a_cell(p_source) AS possible) AS d
 $$;
 COMMENT ON FUNCTION pymig._winner_sql(pymig.source, text) IS
     'How one narrow row per cell is chosen (R8): the latest raw time, then the highest tie-break. Empty where duplicates can''t be.';

@@ -184,7 +184,8 @@ def test_stopped_and_continued(fleet: Fleet, number: signal.Signals) -> None:
     said = end(process, 130)
     assert "Stopping after the current chunks" in said
     assert "The same command goes on" in said
-    assert "verified" not in fleet.states().values()
+    # The first ship may be verified before the signal arrives; not all four.
+    assert set(fleet.states().values()) != {"verified"}
     with fleet.connect() as conn:
         running = "SELECT count(*) FROM pymig.chunk AS c WHERE c.state = 'running'"
         assert conn.execute(running).fetchone() == (0,)

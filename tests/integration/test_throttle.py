@@ -304,16 +304,21 @@ class AntiWraparoundVacuum(Condition):
 
     def end(self) -> None:
         self.conn.execute("SET vacuum_cost_delay = 0")
+        at_it = (
+            "FROM pg_stat_activity AS a WHERE a.backend_type = 'autovacuum worker'"
+            " AND a.datname = current_database()"
+        )
 
         def frozen() -> bool:
-            self.conn.execute(
-                "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a WHERE a.backend_type = 'autovacuum worker'"
-            )
-            # Another one may have begun already, for which VACUUM would wait to its end.
+            # Another one may have begun already, for which VACUUM would wait to its end; and one
+            # that waits for VACUUM to end has read how slow it has to be.
+            self.conn.execute(f"SELECT pg_terminate_backend(a.pid) {at_it}")
             self.conn.execute("VACUUM (FREEZE, SKIP_LOCKED) old")
             self.conn.execute("VACUUM (FREEZE, SKIP_LOCKED)")
             row = self.conn.execute(
-                "SELECT age(datfrozenxid) < 100000 FROM pg_database WHERE datname = current_database()"
+                "SELECT age(d.datfrozenxid) < 100000 AND NOT EXISTS"
+                f" (SELECT {at_it} AND a.query LIKE '%.old (%')"
+                " FROM pg_database AS d WHERE d.datname = current_database()"
             ).fetchone()
             return row == (True,)
 

@@ -8,6 +8,7 @@ the wide tables must equal the narrow table cell by cell.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -441,7 +442,18 @@ def _count_deadlocks(conn: psycopg.Connection[Any], world: World) -> None:
     assert row is not None
     world.counts["deadlocks"] = row[0]
     if row[0] > world.counts["own error 40P01"]:
-        world.fail(f"{row[0]} deadlocks, {world.counts['own error 40P01']} among the writers")
+        world.fail(
+            f"{row[0]} deadlocks, {world.counts['own error 40P01']} among the writers:"
+            f" {_deadlocks_logged(conn)}"
+        )
+
+
+def _deadlocks_logged(conn: psycopg.Connection[Any]) -> str:
+    """Who waited for whom, of all databases, by the log of a server of the tests' own."""
+    log = "current_setting('data_directory') || '/../run/log'"
+    row = conn.execute(f"SELECT pg_read_file({log}, true)").fetchone()
+    found = re.findall(r"deadlock detected(?:\n.*){0,16}", str((row and row[0]) or ""))
+    return " ".join(f"\n    {line[:300]}" for text in found[-4:] for line in text.splitlines())
 
 
 def _report(world: World, config: Config) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Final, LiteralString
@@ -163,3 +164,26 @@ def test_a_dense_stretch_after_a_gap(db: Database) -> None:
     conn.execute("CALL pymig.set_chunk_target('1 s', 'X')")
     conn.execute("CALL pymig.migrate('X')")
     assert difference(conn, NARROW) == []
+
+
+@pytest.mark.parametrize(
+    "statement", ["CALL pymig.roll_back('X')", "CALL pymig.start_sync('X')"], ids=["gone", "again"]
+)
+def test_who_changes_a_ship_waits_for_no_chunk(db: Database, statement: LiteralString) -> None:
+    """A session that has claimed a chunk waits for the ship: both would wait, and one be ended."""
+    conn, changer, mover = _prepared(db, 100), db.connect(), db.connect()
+    _step(conn)
+    # It looks for a deadlock once, while the other has the ship.
+    mover.execute("SET deadlock_timeout = '300ms'")
+    # The chunk is cut: the row of the rest locks the ship's.
+    step = "SELECT b.outcome FROM pymig.backfill_chunk('X', p_target => '0.1 ms') AS b"
+    with ThreadPoolExecutor() as pool:
+        with conn.transaction():
+            conn.execute("SELECT pymig._lock_entity('n', 'X', false)")
+            changing = pool.submit(changer.execute, statement)
+            until(lambda: db.connect().execute(WAITING).fetchone() == (1,), "nobody waits")
+            moving = pool.submit(mover.execute, step)
+            until(lambda: db.connect().execute(WAITING).fetchone() == (2,), "only one waits")
+            time.sleep(0.2)
+        assert moving.result().fetchall() == [("moved",)]
+        changing.result()

@@ -1797,7 +1797,7 @@ DECLARE
 BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
-    SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR UPDATE;
+    SELECT e.* INTO v_entity FROM pymig.entity AS e WHERE e.source = p_source.source AND e.entity = p_entity FOR NO KEY UPDATE;
     IF v_entity.state IN ('known', 'rolled_back') THEN
         RAISE EXCEPTION '% was rolled back meanwhile', quote_literal(p_entity)
             USING ERRCODE = 'PM004', HINT = 'Start it again, if that is what you want.';
@@ -3190,10 +3190,12 @@ BEGIN
     PERFORM pymig._lock_entity(p_source.source, p_entity, p_exclusive => true);
     PERFORM set_config('lock_timeout', (extract(epoch FROM p_lock_timeout) * 1000)::int::text, true);
     SELECT e.wide_table IS NOT NULL INTO v_had_tables FROM pymig.entity AS e
-    WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'known' FOR UPDATE;
+    WHERE e.source = p_source.source AND e.entity = p_entity AND e.state <> 'known' FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    -- Who has claimed a chunk waits for the entity, which we hold: waiting in turn would be a deadlock.
+    PERFORM FROM pymig.chunk AS c WHERE c.source = p_source.source AND c.entity = p_entity FOR UPDATE NOWAIT;
     PERFORM pymig._require_no_closed_range(p_source.source, p_entity);
     PERFORM pymig._drop_wide_tables(p_source, p_entity);
     DELETE FROM pymig.chunk AS c WHERE c.source = p_source.source AND c.entity = p_entity;
@@ -3215,7 +3217,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pymig._forget_entity(pymig.source, text, interval) IS
-    'One attempt to roll an entity back: drops its wide tables and all state of it in one transaction. 55P03 where a reader held a wide table for longer than the timeout. Returns whether it had wide tables.';
+    'One attempt to roll an entity back: drops its wide tables and all state of it in one transaction. 55P03 where a session has claimed a chunk, or a reader held a wide table for longer than the timeout. Returns whether it had wide tables.';
 
 -- sql/core/functions/_forget_newcomer.sql
 CREATE OR REPLACE FUNCTION pymig._forget_newcomer(p_source pymig.source, p_entity text)
@@ -11766,7 +11768,7 @@ DECLARE
 BEGIN
     PERFORM pymig._require_read_committed();
     -- One at a time: the trigger functions are made from what the source and all its entities have.
-    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = v_source.source FOR UPDATE;
+    SELECT s.* INTO v_source FROM pymig.source AS s WHERE s.source = v_source.source FOR NO KEY UPDATE;
     v_why := CASE
         WHEN NOT v_source.is_unique OR NOT (SELECT i.is_unique FROM pymig._index_paths(v_source.narrow, v_source.entity_column, v_source.channel_column, v_source.time_column) AS i) THEN 'it has no unique key on entity, channel and time, so several rows may be one cell'
         WHEN v_source.grain_ticks IS NOT NULL THEN 'it has a time grain, so several rows become one cell'

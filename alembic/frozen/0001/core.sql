@@ -594,24 +594,6 @@ $$;
 COMMENT ON FUNCTION pymig._bound_tick(text, text, boolean) IS
     'Bound of a partition as pg_get_expr prints it -> first or (p_is_upper: the bound is exclusive) last tick of the partition.';
 
--- sql/core/functions/_bucket_digests_sql.sql
-CREATE OR REPLACE FUNCTION pymig._bucket_digests_sql(p_types text[])
-RETURNS text
-LANGUAGE sql
-IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT format(
-        'digest AS MATERIALIZED (
-             SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, '','' ORDER BY d.ord)) AS digest
-             FROM (%s) AS d WHERE d.filled > 0 GROUP BY d.bucket),
-         bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s)',
-        string_agg(format('SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_%1$s AS c', t.t), ' UNION ALL '))
-    FROM unnest(p_types) AS t (t)
-$$;
-COMMENT ON FUNCTION pymig._bucket_digests_sql(text[]) IS
-    'CTEs for a run of buckets: bucket, those that have wide rows; digest, of each its cells that are not NULL, and an MD5 over the times and cells of its channels by ord. The same content has the same digest, in whatever order it was written.';
-
 -- sql/core/functions/_bucket_end.sql
 CREATE OR REPLACE FUNCTION pymig._bucket_end(p_source pymig.source, p_bucket bigint)
 RETURNS text
@@ -1547,39 +1529,36 @@ COMMENT ON FUNCTION pymig._compare_buckets(pymig.source, text, bigint, bigint) I
     'Compares a run of buckets in one statement; changes nothing. One bucket: a row, whatever it is like. More: a row for each that has wide rows, if all of them are equal and nothing of them is pending; else none, and they have to be compared one by one.';
 
 -- sql/core/functions/_compared_sql.sql
-CREATE OR REPLACE FUNCTION pymig._compared_sql(p_source text, p_entity text, p_type text)
+CREATE OR REPLACE FUNCTION pymig._compared_sql(p_types text[])
 RETURNS text
 LANGUAGE sql
-STABLE
+IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- *<> compares images: it tells -0.0 from 0.0 and 1.0 from 1.00, which = does not. A channel that has all times of the
     -- run is compared as two arrays; only where they differ, for whatever reason, are its cells looked at one by one. The arrays go through here
     -- once: what is kept of equal ones is the hash of each bucket's slice, which is one as the wide side is in time order.
     SELECT format(
-        'compared_%1$s AS MATERIALIZED (
-             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
-                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
-             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
-                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
-                   FROM (%2$s) AS w (part, ord, times, cells)
-                   FULL JOIN (SELECT g.ord, g.times, g.cells_%1$s AS cells FROM gathered AS g WHERE g.cells_%1$s IS NOT NULL) AS g USING (ord)
+        'compared AS MATERIALIZED (
+             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.wide_times END AS wide_times, %s, d.buckets, d.filled, d.hashes
+             FROM (SELECT ord, w.part, g.times AS narrow_times, t.times AS wide_times, %s,
+                       ROW(g.times, %s)::record OPERATOR(pg_catalog.*<>) ROW(t.times, %s)::record AS differs
+                   FROM wide AS w FULL JOIN gathered AS g USING (ord) LEFT JOIN wide_time AS t ON t.part = w.part
                    OFFSET 0) AS c
              CROSS JOIN LATERAL (
-                 SELECT array_agg(s.bucket) AS buckets, array_agg(format(''%%s:%%s:%%s'', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
-                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
-                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d)',
-        p_type,
-        string_agg(format('SELECT %1$s, v.ord, w.times, v.cells FROM wide_%1$s AS w CROSS JOIN LATERAL (VALUES %2$s) AS v (ord, cells)', c.part, c.columns), ' UNION ALL ' ORDER BY c.part))
-    FROM (
-        SELECT c.part, string_agg(format('(%s, w."%1$s")', c.ord), ', ' ORDER BY c.ord) AS columns
-        FROM pymig.channel AS c
-        WHERE c.source = p_source AND c.entity = p_entity AND c.column_type = p_type
-        GROUP BY c.part
-    ) AS c
+                 SELECT array_agg(s.bucket) AS buckets, array_agg(format(''%%s:%%s:%%s'', c.ord, s.hash, coalesce(%s))) AS hashes,
+                     array_agg(coalesce(%s)) AS filled
+                 FROM (SELECT s.bucket, s.hash, %s FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d)',
+        string_agg(replace('CASE WHEN c.differs THEN c.narrow_% END AS narrow_%, CASE WHEN c.differs THEN c.wide_% END AS wide_%', '%', t.t), ', '),
+        string_agg(replace('g.cells_% AS narrow_%, w.cells_% AS wide_%', '%', t.t), ', '),
+        string_agg('g.cells_' || t.t, ', '), string_agg('w.cells_' || t.t, ', '),
+        string_agg(format('hash_array_extended(s.%s, 0)', t.t), ', '),
+        string_agg(replace('CASE WHEN array_position(s.%, NULL) IS NULL THEN cardinality(s.%) ELSE cardinality(array_remove(s.%, NULL)) END', '%', t.t), ', '),
+        string_agg(format('c.wide_%1$s[s.first:s.last] AS %1$s', t.t), ', '))
+    FROM unnest(p_types) AS t (t)
 $$;
-COMMENT ON FUNCTION pymig._compared_sql(text, text, text) IS
-    'CTE compared_<type>: of each channel of that type its part, whether its arrays differ between the two sides, the arrays if they do, and for each bucket the cells of the wide side that are not NULL and their hash.';
+COMMENT ON FUNCTION pymig._compared_sql(text[]) IS
+    'CTE compared: of each channel its part, whether its arrays differ between the two sides (narrow_times, wide_times; in narrow_<type> and wide_<type> the cells) and, if they do, these; for each bucket the cells of the wide side that are not NULL and their hash.';
 
 -- sql/core/functions/_compat_branch_sql.sql
 CREATE OR REPLACE FUNCTION pymig._compat_branch_sql(p_source pymig.source, p_entity pymig.entity)
@@ -2160,7 +2139,7 @@ COMMENT ON FUNCTION pymig._delete_cells(pymig.source, text, text, text[]) IS
 
 -- sql/core/functions/_differences_sql.sql
 CREATE OR REPLACE FUNCTION pymig._differences_sql(
-    p_source pymig.source, p_entity text, p_types text[], p_parts int[], p_condition text, p_by_key boolean)
+    p_source pymig.source, p_entity text, p_types text[], p_condition text, p_by_key boolean)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -2170,31 +2149,28 @@ DECLARE
     v_cells text := (
         SELECT string_agg(format(
             'SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = %2$L AND c.entity = %3$L AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM compared_%1$s AS u CROSS JOIN LATERAL (
+             FROM compared AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
-                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
-                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_%1$s) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_%1$s) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
-             WHERE u.differs', t.t, p_source.source, p_entity), ' UNION ALL ')
+             WHERE num_nulls(u.narrow_%1$s, u.wide_%1$s) < 2', t.t, p_source.source, p_entity), ' UNION ALL ')
         FROM unnest(p_types) AS t (t));
-    v_rows text := (
-        SELECT string_agg(format(
-            'SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN ''no row'' ELSE ''row'' END, CASE WHEN w.time IS NULL THEN ''no row'' ELSE ''row'' END
-             FROM narrow_time AS n
-             FULL JOIN (SELECT u.time FROM wide_%s AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
-             WHERE n.time IS NULL OR w.time IS NULL', p.p), ' UNION ALL ')
-        FROM unnest(p_parts) AS p (p));
+    c_rows constant text := 'SELECT NULL, time, CASE WHEN n.part IS NULL THEN ''no row'' ELSE ''row'' END, CASE WHEN w.part IS NULL THEN ''no row'' ELSE ''row'' END
+        FROM (SELECT w.part, n.time FROM wide_time AS w CROSS JOIN narrow_time AS n) AS n
+        FULL JOIN (SELECT w.part, u.time FROM wide_time AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w USING (part, time)
+        WHERE n.part IS NULL OR w.part IS NULL';
     v_unknown text := CASE WHEN p_by_key THEN format(
             'SELECT c.channel::text, n.time, n.as_text, ''no column''
              FROM channel AS c JOIN pymig.%I AS n ON n.entity = %L AND n.channel = c.channel AND %s WHERE c.ord IS NULL',
             p_source.source || '_cell', p_entity, p_condition)
         ELSE 'SELECT x.channel, x.time, NULL, ''no column'' FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL' END;
 BEGIN
-    RETURN concat_ws(' UNION ALL ', v_cells, v_rows, v_unknown);
+    RETURN concat_ws(' UNION ALL ', v_cells, c_rows, v_unknown);
 END
 $$;
-COMMENT ON FUNCTION pymig._differences_sql(pymig.source, text, text[], int[], text, boolean) IS
+COMMENT ON FUNCTION pymig._differences_sql(pymig.source, text, text[], text, boolean) IS
     'SELECT of all differences of a bucket: cells, wide rows missing or surplus in any part, channels without a column.';
 
 -- sql/core/functions/_direct_keys.sql
@@ -4803,36 +4779,23 @@ AS $$
 DECLARE
     v_from text := format('SELECT min(n.raw_time) AS time FROM pymig.%I AS n WHERE n.entity = %L AND n.raw_time >= %L::%s',
         p_source.source || '_cell', p_entity, pymig._bucket_start(p_source, p_bucket), p_source.time_type);
-    v_next text;
+    v_first text;
     v_leaf text;
     v_bucket bigint;
-    v_here boolean;
 BEGIN
-    -- Mostly the bucket itself has rows, and one of its first channels says so. Its first and last time stand for others where the type has none so fine.
-    IF p_source.reads_by_key THEN
-        EXECUTE format(
-            'SELECT EXISTS (
-                 WITH RECURSIVE loose(value) AS (%1$s)
-                 SELECT FROM loose AS l CROSS JOIN LATERAL (
-                     SELECT FROM pymig.%2$I AS n WHERE n.entity = %3$L AND n.channel = l.value AND n.raw_time BETWEEN %4$L::%6$s AND %5$L::%6$s AND %7$s = %8$s LIMIT 1) AS x)',
-            pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L AND %s', p_entity, pymig._leaves_sql(p_source, 'n.raw_time', p_bucket, p_bucket))),
-            p_source.source || '_cell', p_entity, pymig._bucket_start(p_source, p_bucket), pymig._bucket_end(p_source, p_bucket), p_source.time_type,
-            pymig._bucket_sql(p_source, 'n.raw_time'), p_bucket) INTO v_here;
-        IF v_here THEN
-            RETURN p_bucket;
-        END IF;
-    END IF;
     -- Leaf by leaf: over all of them each step of a loose scan would be a descent into each.
     FOREACH v_leaf IN ARRAY pymig._spans_sql(p_source, 'n.raw_time', p_bucket) LOOP
-        v_next := v_from;
+        v_first := v_from;
         IF p_source.reads_by_key THEN
-            v_next := format(
-                'SELECT min(b.time) AS time FROM (
-                     WITH RECURSIVE loose(value) AS (%s)
-                     SELECT x.time FROM loose AS l CROSS JOIN LATERAL (%s AND n.channel = l.value AND %s) AS x WHERE l.value IS NOT NULL) AS b',
-                pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L AND %s', p_entity, v_leaf)), v_from, v_leaf);
+            v_first := format('SELECT x.time FROM loose AS l CROSS JOIN LATERAL (%s AND n.channel = l.value AND %s) AS x WHERE l.value IS NOT NULL', v_from, v_leaf);
         END IF;
-        EXECUTE format('SELECT pymig.bucket_of(pymig.tick_of(b.time), %s) FROM (%s) AS b', p_source.bucket_ticks, v_next) INTO v_bucket;
+        -- Mostly the bucket itself has rows, and one of its first channels says so: the others are not read then.
+        EXECUTE format(
+            'WITH RECURSIVE %1$sfirst AS MATERIALIZED (SELECT pymig.bucket_of(pymig.tick_of(x.time), %2$s) AS bucket FROM (%3$s) AS x)
+             SELECT coalesce((SELECT f.bucket FROM first AS f WHERE f.bucket = %4$s LIMIT 1), (SELECT min(f.bucket) FROM first AS f))',
+            CASE WHEN p_source.reads_by_key THEN format('loose(value) AS (%s), ',
+                pymig._loose_scan_sql(p_source, 'channel', format('n.entity = %L AND %s', p_entity, v_leaf))) END,
+            p_source.bucket_ticks, v_first, p_bucket) INTO v_bucket;
         EXIT WHEN v_bucket IS NOT NULL;
     END LOOP;
     RETURN v_bucket;
@@ -7786,50 +7749,51 @@ DECLARE
     v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves,
         v_by_key AND pymig._has_one_row_a_cell(p_source)));
     v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_first_bucket, p_last_bucket) IS NOT NULL;
-    v_parts int[] := ARRAY(SELECT p.part FROM pymig.part AS p WHERE p.source = p_source.source AND p.entity = p_entity ORDER BY p.part);
     v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves, '_array_channels'))
         ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false, pymig._cell_columns(v_types))) END;
 BEGIN
     RETURN format($sql$
-        WITH %1$s, %2$s, %3$s, span AS MATERIALIZED (%4$s), %5$s, %6$s,
-        narrow_time AS MATERIALIZED (%7$s),
+        WITH %1$s, %2$s, %3$s, span AS MATERIALIZED (%4$s), %5$s,
+        digest AS MATERIALIZED (
+            SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
+            FROM (SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared AS c) AS d
+            WHERE d.filled > 0 GROUP BY d.bucket
+        ),
+        bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
+        narrow_time AS MATERIALIZED (%6$s),
         difference AS MATERIALIZED (
-            SELECT d.* FROM (%8$s) AS d (channel, time, narrow_value, wide_value)
-            WHERE NOT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.kind <> 'key' OR p.entity::text = %11$L AND %12$s = d.time)
-              AND NOT EXISTS (SELECT FROM pymig.%10$I AS p WHERE p.entity = %11$L AND p.bucket = %13$s
-                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %14$s = d.time)))
+            SELECT d.* FROM (%7$s) AS d (channel, time, narrow_value, wide_value)
+            WHERE NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.kind <> 'key' OR p.entity::text = %10$L AND %11$s = d.time)
+              AND NOT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.entity = %10$L AND p.bucket = %12$s
+                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %13$s = d.time)))
         ),
         pending AS MATERIALIZED (
-            SELECT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.kind <> 'key' OR p.entity::text = %11$L AND %15$s BETWEEN %16$s AND %17$s)
-                OR EXISTS (SELECT FROM pymig.%10$I AS p WHERE p.entity = %11$L AND p.bucket BETWEEN %16$s AND %17$s) AS is_pending
+            SELECT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.kind <> 'key' OR p.entity::text = %10$L AND %14$s BETWEEN %15$s AND %16$s)
+                OR EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.entity = %10$L AND p.bucket BETWEEN %15$s AND %16$s) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT %18$s AS rows, coalesce(sum(g.filled), 0) AS filled, coalesce(sum(g.nulls), 0) AS nulls FROM gathered AS g)
+        total AS MATERIALIZED (SELECT %17$s AS rows, coalesce(sum(g.filled), 0) AS filled, coalesce(sum(g.nulls), 0) AS nulls FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
-            (SELECT %19$s
-             WHERE (t.rows <> t.filled + t.nulls%20$s OR EXISTS (
-                     SELECT FROM pymig.quarantine AS q WHERE q.source = %21$L AND q.entity = %11$L AND q.bucket BETWEEN %16$s AND %17$s))
+            (SELECT %18$s
+             WHERE (t.rows <> t.filled + t.nulls%19$s OR EXISTS (
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = %20$L AND q.entity = %10$L AND q.bucket BETWEEN %15$s AND %16$s))
                AND NOT p.is_pending) AS quarantine_off,
             p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest
         FROM total AS t CROSS JOIN pending AS p LEFT JOIN bucket AS b ON true LEFT JOIN digest AS d ON d.bucket = b.bucket
         $sql$,
         v_narrow,
         pymig._gathered_sql(p_source, p_entity, v_types, v_condition, v_by_key),
-        (SELECT string_agg(pymig._wide_arrays_sql(p_source, p_entity, p.p, p_first_bucket, p_last_bucket), ', ') FROM unnest(v_parts) AS p (p)),
-        format('SELECT t.part, %s AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
-                FROM (%s) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2',
-            pymig._bucket_sql(p_source, 'u.time'),
-            (SELECT string_agg(format('SELECT %s AS part, w.times FROM wide_%1$s AS w', p.p), ' UNION ALL ') FROM unnest(v_parts) AS p (p))),
-        (SELECT string_agg(pymig._compared_sql(p_source.source, p_entity, t.t), ', ') FROM unnest(v_types) AS t (t)),
-        pymig._bucket_digests_sql(v_types),
+        pymig._wide_arrays_sql(p_source, p_entity, v_types, p_first_bucket, p_last_bucket),
+        format('SELECT w.part, %s AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
+                FROM wide_time AS w CROSS JOIN LATERAL unnest(w.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2', pymig._bucket_sql(p_source, 'u.time')),
+        pymig._compared_sql(v_types),
         -- A channel that does not differ has the times of its part.
-        CASE WHEN v_by_key THEN format('SELECT DISTINCT u.time FROM (%s UNION ALL %s) AS g (times) CROSS JOIN LATERAL unnest(g.times) AS u (time)',
-                 (SELECT string_agg(format('SELECT DISTINCT c.narrow_times FROM compared_%s AS c WHERE c.differs', t.t), ' UNION ALL ') FROM unnest(v_types) AS t (t)),
-                 (SELECT string_agg(format('SELECT w.times FROM wide_%1$s AS w WHERE %2$s', p.p,
-                     (SELECT string_agg(format('EXISTS (SELECT FROM compared_%s AS c WHERE c.part = %s AND NOT c.differs)', t.t, p.p), ' OR ') FROM unnest(v_types) AS t (t))), ' UNION ALL ')
-                  FROM unnest(v_parts) AS p (p)))
+        CASE WHEN v_by_key THEN 'SELECT DISTINCT u.time FROM (
+                SELECT DISTINCT c.narrow_times FROM compared AS c WHERE c.differs
+                UNION ALL SELECT w.times FROM wide_time AS w WHERE EXISTS (SELECT FROM compared AS c WHERE c.part = w.part AND NOT c.differs)) AS g (times)
+                CROSS JOIN LATERAL unnest(g.times) AS u (time)'
              ELSE 'SELECT DISTINCT x.time FROM cell AS x' END,
-        pymig._differences_sql(p_source, p_entity, v_types, v_parts, v_condition, v_by_key),
+        pymig._differences_sql(p_source, p_entity, v_types, v_condition, v_by_key),
         p_source.source || '_pending', p_source.source || '_todo', p_entity,
         pymig._grain_sql(p_source, 'p.time'), pymig._bucket_sql(p_source, 'd.time'), pymig._grain_sql(p_source, 'k.time'),
         pymig._bucket_sql(p_source, 'p.time'), p_first_bucket, p_last_bucket,
@@ -7866,26 +7830,43 @@ $$;
 COMMENT ON FUNCTION pymig._void_certificate(text, text, text) IS 'Voids the certificates of an entity, or of all of a source, with an event.';
 
 -- sql/core/functions/_wide_arrays_sql.sql
-CREATE OR REPLACE FUNCTION pymig._wide_arrays_sql(p_source pymig.source, p_entity text, p_part int, p_first_bucket bigint, p_last_bucket bigint)
+CREATE OR REPLACE FUNCTION pymig._wide_arrays_sql(p_source pymig.source, p_entity text, p_types text[], p_first_bucket bigint, p_last_bucket bigint)
 RETURNS text
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH part AS (
+        SELECT p.part, format('%I.%I AS w WHERE %s', p_source.wide_schema, p.wide_table,
+            pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, NULL, p_entity)) AS rows
+        FROM pymig.part AS p
+        WHERE p.source = p_source.source AND p.entity = p_entity
+    ),
+    -- The columns of a type by themselves: each is named once, and what a channel is not of is named once a type.
+    turned AS (
+        SELECT c.part, c.column_type, format('SELECT v.ord, %s FROM (VALUES %s) AS v (ord, cells)',
+            (SELECT string_agg(CASE t.t WHEN c.column_type THEN 'v.cells' ELSE format('NULL::%s[]', t.t) END, ', ' ORDER BY t.i)
+             FROM unnest(p_types) WITH ORDINALITY AS t (t, i)),
+            string_agg(format('(%s, w."%1$s")', c.ord), ', ' ORDER BY c.ord)) AS query
+        FROM pymig.channel AS c
+        WHERE c.source = p_source.source AND c.entity = p_entity
+        GROUP BY c.part, c.column_type
+    )
     SELECT format(
-        'wide_%s AS MATERIALIZED (
-             SELECT array_agg(w.%I) AS times%s
-             FROM (SELECT w.* FROM %I.%I AS w WHERE %s ORDER BY w.%2$I) AS w)',
-        p.part, p_source.time_column,
-        (SELECT string_agg(format(', array_agg(w.%I) AS "%s"', c.wide_column, c.ord), '' ORDER BY c.ord)
-         FROM pymig.channel AS c WHERE c.source = p.source AND c.entity = p.entity AND c.part = p.part),
-        p_source.wide_schema, p.wide_table,
-        pymig._time_condition(p_source, format('w.%I', p_source.time_column), p_first_bucket, p_last_bucket, NULL, p_entity))
-    FROM pymig.part AS p
-    WHERE p.source = p_source.source AND p.entity = p_entity AND p.part = p_part
+        'wide_time AS MATERIALIZED (%s), wide AS NOT MATERIALIZED (%s)',
+        string_agg(format('SELECT %s AS part, array_agg(w.%I ORDER BY w.%2$I) AS times FROM %s', p.part, p_source.time_column, p.rows), ' UNION ALL ' ORDER BY p.part),
+        -- All columns of a part are one row, which nobody keeps: a copy of it would be all cells once more.
+        string_agg(format('SELECT %s AS part, v.* FROM (SELECT %s FROM (SELECT w.* FROM %s ORDER BY w.%I) AS w) AS w CROSS JOIN LATERAL (%s) AS v (ord, %s)',
+            p.part,
+            (SELECT string_agg(format('array_agg(w.%I) AS "%s"', c.wide_column, c.ord), ', ' ORDER BY c.ord)
+             FROM pymig.channel AS c WHERE c.source = p_source.source AND c.entity = p_entity AND c.part = p.part),
+            p.rows, p_source.time_column,
+            (SELECT string_agg(t.query, ' UNION ALL ' ORDER BY t.column_type) FROM turned AS t WHERE t.part = p.part),
+            (SELECT string_agg('cells_' || t.t, ', ' ORDER BY t.i) FROM unnest(p_types) WITH ORDINALITY AS t (t, i))), ' UNION ALL ' ORDER BY p.part))
+    FROM part AS p
 $$;
-COMMENT ON FUNCTION pymig._wide_arrays_sql(pymig.source, text, int, bigint, bigint) IS
-    'CTE wide_<part>: the times of a run of buckets and each column''s cells as arrays in time order.';
+COMMENT ON FUNCTION pymig._wide_arrays_sql(pymig.source, text, text[], bigint, bigint) IS
+    'CTEs of a run of buckets: wide_time, the times of each part as an array in time order (part, times); wide, a row for each channel: part, ord and, in the column cells_<type> of its own type, its cells in the same order.';
 
 -- sql/core/functions/_wide_leaves.sql
 CREATE OR REPLACE FUNCTION pymig._wide_leaves(p_source pymig.source, p_entity text, OUT part int, OUT wide_table text, OUT leaf regclass)

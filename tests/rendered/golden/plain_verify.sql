@@ -11,73 +11,53 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
              GROUP BY n.channel), gathered AS NOT MATERIALIZED (
              SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_float8 IS NOT NULL THEN CASE WHEN array_position(g.cells_float8, NULL) IS NULL THEN cardinality(g.cells_float8) ELSE cardinality(array_remove(g.cells_float8, NULL)) END WHEN g.cells_int8 IS NOT NULL THEN CASE WHEN array_position(g.cells_int8, NULL) IS NULL THEN cardinality(g.cells_int8) ELSE cardinality(array_remove(g.cells_int8, NULL)) END WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT c.ord, g.times, g.nulls, CASE WHEN c.column_type = 'float8' THEN g.cells_float8 END AS cells_float8, CASE WHEN c.column_type = 'int8' THEN g.cells_int8 END AS cells_int8, CASE WHEN c.column_type = 'text' THEN g.cells_text END AS cells_text
          FROM (SELECT g.* FROM raw AS g UNION ALL SELECT g.* FROM again AS g) AS g JOIN channel AS c ON c.channel = g.channel
-         WHERE CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END) AS g), wide_1 AS MATERIALIZED (
-             SELECT array_agg(w.created_time) AS times, array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3"
-             FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w), span AS MATERIALIZED (SELECT t.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
-                FROM (SELECT 1 AS part, w.times FROM wide_1 AS w) AS t CROSS JOIN LATERAL unnest(t.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared_float8 AS MATERIALIZED (
-             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
-                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
-             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
-                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
-                   FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (1, w."1")) AS v (ord, cells)) AS w (part, ord, times, cells)
-                   FULL JOIN (SELECT g.ord, g.times, g.cells_float8 AS cells FROM gathered AS g WHERE g.cells_float8 IS NOT NULL) AS g USING (ord)
+         WHERE CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END) AS g), wide_time AS MATERIALIZED (SELECT 1 AS part, array_agg(w.created_time ORDER BY w.created_time) AS times FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone), wide AS NOT MATERIALIZED (SELECT 1 AS part, v.* FROM (SELECT array_agg(w."main/engine/rpm") AS "1", array_agg(w."main/engine/starts") AS "2", array_agg(w."main/engine/state") AS "3" FROM (SELECT w.* FROM tenant.samples_ship1 AS w WHERE w.created_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone ORDER BY w.created_time) AS w) AS w CROSS JOIN LATERAL (SELECT v.ord, v.cells, NULL::int8[], NULL::text[] FROM (VALUES (1, w."1")) AS v (ord, cells) UNION ALL SELECT v.ord, NULL::float8[], v.cells, NULL::text[] FROM (VALUES (2, w."2")) AS v (ord, cells) UNION ALL SELECT v.ord, NULL::float8[], NULL::int8[], v.cells FROM (VALUES (3, w."3")) AS v (ord, cells)) AS v (ord, cells_float8, cells_int8, cells_text)), span AS MATERIALIZED (SELECT w.part, coalesce(pymig.bucket_of(pymig.tick_of(u.time), 3600000000), (-9223372036854775807)) AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
+                FROM wide_time AS w CROSS JOIN LATERAL unnest(w.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2), compared AS MATERIALIZED (
+             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.narrow_float8 END AS narrow_float8, CASE WHEN c.differs THEN c.wide_float8 END AS wide_float8, CASE WHEN c.differs THEN c.narrow_int8 END AS narrow_int8, CASE WHEN c.differs THEN c.wide_int8 END AS wide_int8, CASE WHEN c.differs THEN c.narrow_text END AS narrow_text, CASE WHEN c.differs THEN c.wide_text END AS wide_text, d.buckets, d.filled, d.hashes
+             FROM (SELECT ord, w.part, g.times AS narrow_times, t.times AS wide_times, g.cells_float8 AS narrow_float8, w.cells_float8 AS wide_float8, g.cells_int8 AS narrow_int8, w.cells_int8 AS wide_int8, g.cells_text AS narrow_text, w.cells_text AS wide_text,
+                       ROW(g.times, g.cells_float8, g.cells_int8, g.cells_text)::record OPERATOR(pg_catalog.*<>) ROW(t.times, w.cells_float8, w.cells_int8, w.cells_text)::record AS differs
+                   FROM wide AS w FULL JOIN gathered AS g USING (ord) LEFT JOIN wide_time AS t ON t.part = w.part
                    OFFSET 0) AS c
              CROSS JOIN LATERAL (
-                 SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
-                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
-                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), compared_int8 AS MATERIALIZED (
-             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
-                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
-             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
-                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
-                   FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (2, w."2")) AS v (ord, cells)) AS w (part, ord, times, cells)
-                   FULL JOIN (SELECT g.ord, g.times, g.cells_int8 AS cells FROM gathered AS g WHERE g.cells_int8 IS NOT NULL) AS g USING (ord)
-                   OFFSET 0) AS c
-             CROSS JOIN LATERAL (
-                 SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
-                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
-                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), compared_text AS MATERIALIZED (
-             SELECT c.ord, c.part, c.differs, CASE WHEN c.differs THEN c.narrow_times END AS narrow_times, CASE WHEN c.differs THEN c.narrow_cells END AS narrow_cells,
-                 CASE WHEN c.differs THEN c.wide_times END AS wide_times, CASE WHEN c.differs THEN c.wide_cells END AS wide_cells, d.buckets, d.filled, d.hashes
-             FROM (SELECT ord, w.part, g.times AS narrow_times, g.cells AS narrow_cells, w.times AS wide_times, w.cells AS wide_cells,
-                       ROW(g.times, g.cells)::record OPERATOR(pg_catalog.*<>) ROW(w.times, w.cells)::record AS differs
-                   FROM (SELECT 1, v.ord, w.times, v.cells FROM wide_1 AS w CROSS JOIN LATERAL (VALUES (3, w."3")) AS v (ord, cells)) AS w (part, ord, times, cells)
-                   FULL JOIN (SELECT g.ord, g.times, g.cells_text AS cells FROM gathered AS g WHERE g.cells_text IS NOT NULL) AS g USING (ord)
-                   OFFSET 0) AS c
-             CROSS JOIN LATERAL (
-                 SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, hash_array_extended(s.cells, 0))) AS hashes,
-                     array_agg(CASE WHEN array_position(s.cells, NULL) IS NULL THEN cardinality(s.cells) ELSE cardinality(array_remove(s.cells, NULL)) END) AS filled
-                 FROM (SELECT s.bucket, s.hash, c.wide_cells[s.first:s.last] AS cells FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d), digest AS MATERIALIZED (
-             SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
-             FROM (SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_float8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_int8 AS c UNION ALL SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared_text AS c) AS d WHERE d.filled > 0 GROUP BY d.bucket),
-         bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
-        narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (SELECT DISTINCT c.narrow_times FROM compared_float8 AS c WHERE c.differs UNION ALL SELECT DISTINCT c.narrow_times FROM compared_int8 AS c WHERE c.differs UNION ALL SELECT DISTINCT c.narrow_times FROM compared_text AS c WHERE c.differs UNION ALL SELECT w.times FROM wide_1 AS w WHERE EXISTS (SELECT FROM compared_float8 AS c WHERE c.part = 1 AND NOT c.differs) OR EXISTS (SELECT FROM compared_int8 AS c WHERE c.part = 1 AND NOT c.differs) OR EXISTS (SELECT FROM compared_text AS c WHERE c.part = 1 AND NOT c.differs)) AS g (times) CROSS JOIN LATERAL unnest(g.times) AS u (time)),
+                 SELECT array_agg(s.bucket) AS buckets, array_agg(format('%s:%s:%s', c.ord, s.hash, coalesce(hash_array_extended(s.float8, 0), hash_array_extended(s.int8, 0), hash_array_extended(s.text, 0)))) AS hashes,
+                     array_agg(coalesce(CASE WHEN array_position(s.float8, NULL) IS NULL THEN cardinality(s.float8) ELSE cardinality(array_remove(s.float8, NULL)) END, CASE WHEN array_position(s.int8, NULL) IS NULL THEN cardinality(s.int8) ELSE cardinality(array_remove(s.int8, NULL)) END, CASE WHEN array_position(s.text, NULL) IS NULL THEN cardinality(s.text) ELSE cardinality(array_remove(s.text, NULL)) END)) AS filled
+                 FROM (SELECT s.bucket, s.hash, c.wide_float8[s.first:s.last] AS float8, c.wide_int8[s.first:s.last] AS int8, c.wide_text[s.first:s.last] AS text FROM span AS s WHERE s.part = c.part OFFSET 0) AS s) AS d),
+        digest AS MATERIALIZED (
+            SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
+            FROM (SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared AS c) AS d
+            WHERE d.filled > 0 GROUP BY d.bucket
+        ),
+        bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
+        narrow_time AS MATERIALIZED (SELECT DISTINCT u.time FROM (
+                SELECT DISTINCT c.narrow_times FROM compared AS c WHERE c.differs
+                UNION ALL SELECT w.times FROM wide_time AS w WHERE EXISTS (SELECT FROM compared AS c WHERE c.part = w.part AND NOT c.differs)) AS g (times)
+                CROSS JOIN LATERAL unnest(g.times) AS u (time)),
         difference AS MATERIALIZED (
             SELECT d.* FROM (SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM compared_float8 AS u CROSS JOIN LATERAL (
+             FROM compared AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
-                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
-                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_float8) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_float8) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
-             WHERE u.differs UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM compared_int8 AS u CROSS JOIN LATERAL (
+             WHERE num_nulls(u.narrow_float8, u.wide_float8) < 2 UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM compared AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
-                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
-                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_int8) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_int8) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
-             WHERE u.differs UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
-             FROM compared_text AS u CROSS JOIN LATERAL (
+             WHERE num_nulls(u.narrow_int8, u.wide_int8) < 2 UNION ALL SELECT (SELECT c.channel FROM pymig.channel AS c WHERE c.source = 'plain' AND c.entity = 'SHIP1' AND c.ord = u.ord), d.time, d.narrow_value, d.wide_value
+             FROM compared AS u CROSS JOIN LATERAL (
                  SELECT coalesce(n.time, w.time) AS time, n.cell::text AS narrow_value, w.cell::text AS wide_value
                  -- NULL is the same as no row here, and most cells of a sparse channel are NULL.
-                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_cells) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
-                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_cells) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
+                 FROM (SELECT n.* FROM unnest(u.narrow_times, u.narrow_text) AS n (time, cell) WHERE n.cell IS NOT NULL) AS n
+                 FULL JOIN (SELECT w.* FROM unnest(u.wide_times, u.wide_text) AS w (time, cell) WHERE w.cell IS NOT NULL) AS w ON w.time = n.time
                  WHERE ROW(n.cell)::record OPERATOR(pg_catalog.*<>) ROW(w.cell)::record) AS d
-             WHERE u.differs UNION ALL SELECT NULL, coalesce(n.time, w.time), CASE WHEN n.time IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.time IS NULL THEN 'no row' ELSE 'row' END
-             FROM narrow_time AS n
-             FULL JOIN (SELECT u.time FROM wide_1 AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w ON w.time = n.time
-             WHERE n.time IS NULL OR w.time IS NULL UNION ALL SELECT c.channel::text, n.time, n.as_text, 'no column'
+             WHERE num_nulls(u.narrow_text, u.wide_text) < 2 UNION ALL SELECT NULL, time, CASE WHEN n.part IS NULL THEN 'no row' ELSE 'row' END, CASE WHEN w.part IS NULL THEN 'no row' ELSE 'row' END
+        FROM (SELECT w.part, n.time FROM wide_time AS w CROSS JOIN narrow_time AS n) AS n
+        FULL JOIN (SELECT w.part, u.time FROM wide_time AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w USING (part, time)
+        WHERE n.part IS NULL OR w.part IS NULL UNION ALL SELECT c.channel::text, n.time, n.as_text, 'no column'
              FROM channel AS c JOIN pymig.plain_cell AS n ON n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone WHERE c.ord IS NULL) AS d (channel, time, narrow_value, wide_value)
             WHERE NOT EXISTS (SELECT FROM pymig.plain_pending AS p WHERE p.kind <> 'key' OR p.entity::text = 'SHIP1' AND p.time = d.time)
               AND NOT EXISTS (SELECT FROM pymig.plain_todo AS p WHERE p.entity = 'SHIP1' AND p.bucket = coalesce(pymig.bucket_of(pymig.tick_of(d.time), 3600000000), (-9223372036854775807))

@@ -95,6 +95,7 @@ def test_alone_they_say_the_same(conn: psycopg.Connection[Any]) -> None:
         "DELETE FROM n_x WHERE ts = '2024-01-01 20:10'",
         "DELETE FROM n_x WHERE ts >= '2024-01-01 20:00' AND ts < '2024-01-01 21:00'",
         "INSERT INTO n_x (ts) VALUES ('2024-01-01 20:01')",
+        "UPDATE n_x SET c1 = 1 WHERE ts = '2024-01-02 16:00'",
         "DELETE FROM pymig.quarantine WHERE time LIKE '2024-01-01%%' AND entity = 'X'",
     ],
 )
@@ -105,7 +106,8 @@ def test_one_wrong_among_many(conn: psycopg.Connection[Any], damage: LiteralStri
     with pytest.raises(psycopg.Error) as raised:
         conn.execute("CALL pymig.verify('X')")
     assert raised.value.sqlstate == "PM013"
-    hour = "2024-01-01 07:00:00" if "quarantine" in damage else "2024-01-01 20:00:00"
+    hours = {"quarantine": "2024-01-01 07:00:00", "2024-01-02": "2024-01-02 16:00:00"}
+    hour = next((hours[part] for part in hours if part in damage), "2024-01-01 20:00:00")
     unequal = [row for row in conn.execute(RESULTS, ["X"]).fetchall() if not row[1]]
     assert [row[0] for row in unequal] == [hour]
     assert unequal[0][2] in [row[2] for row in before if row[0] == hour]  # the narrow side's cells
@@ -116,6 +118,40 @@ def test_one_wrong_among_many(conn: psycopg.Connection[Any], damage: LiteralStri
     assert [(row[0], row[1], row[2], row[4]) for row in after] == [
         (row[0], row[1], row[2], row[4]) for row in before
     ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE {} SET ts = ts + interval '1 second' WHERE ts = '2024-01-01 01:20'",
+        "DELETE FROM {} WHERE ts = '2024-01-01 02:40'",
+        "INSERT INTO {} (ts) VALUES ('2024-01-01 02:01')",
+    ],
+)
+@pytest.mark.parametrize("parts", [(1,), (2,), (1, 2)])
+def test_rows_of_each_part(db: Database, damage: str, parts: tuple[int, ...]) -> None:
+    """They are where the ship has samples; equal cells at other times are others."""
+    conn = db.connect()
+    conn.execute(CREATE)
+    # At 2:40 it has a NULL and nothing else: a row in each part, with no cell.
+    conn.execute(
+        "INSERT INTO n"
+        " SELECT 'X', 'c' || c, '2024-01-01'::timestamp + t * interval '20 min', c, 'D'"
+        " FROM generate_series(1, 1100) AS c, generate_series(0, 7) AS t"
+        " UNION ALL SELECT 'X', 'c1', '2024-01-01 02:40', NULL, 'D'"
+    )
+    conn.execute("ANALYZE n")
+    conn.execute("CALL pymig.migrate('X')")
+    tables = conn.execute("SELECT p.wide_table FROM pymig.part AS p ORDER BY p.part").fetchall()
+    assert len(tables) == 2
+    for part in parts:
+        conn.execute(damage.format(*tables[part - 1]).encode())
+    with pytest.raises(psycopg.Error) as raised:
+        conn.execute("CALL pymig.verify('X')")
+    assert raised.value.sqlstate == "PM013"
+    unequal = [row[0] for row in conn.execute(RESULTS, ["X"]).fetchall() if not row[1]]
+    assert unequal == [f"2024-01-01 0{1 if 'UPDATE' in damage else 2}:00:00"]
+    conn.execute("CALL pymig.verify('X', p_repair => true)")
 
 
 def test_pending_keys_end_a_run(conn: psycopg.Connection[Any]) -> None:

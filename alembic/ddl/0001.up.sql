@@ -743,5 +743,8 @@ COMMENT ON TYPE pymig.cells_int8 IS 'The cells of one channel of this type: arra
 COMMENT ON TYPE pymig.cells_bool IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
 COMMENT ON TYPE pymig.cells_numeric IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
 COMMENT ON TYPE pymig.cells_jsonb IS 'The cells of one channel of this type: arrays of different lengths make no array, rows with one array each do.';
+CREATE AGGREGATE pymig._array_agg(anycompatible) (SFUNC = pg_catalog.array_append, STYPE = anycompatiblearray, INITCOND = '{}');
+COMMENT ON AGGREGATE pymig._array_agg(anycompatible) IS
+    'Like array_agg, for few large values: array_append makes the array in which they are read, where array_agg copies them into another at the end. No row makes an empty array.';
 CREATE TYPE pymig.planned_channel AS (channel text, part int, wide_column text, column_type text);
 COMMENT ON TYPE pymig.planned_channel IS 'A channel as plan() would lay it out.';

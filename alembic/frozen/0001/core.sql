@@ -10283,7 +10283,7 @@ AS $$
              SELECT %2$s
              FROM unnest((SELECT %3$L::int[]), (SELECT %4$L::text[])) AS o (ord, column_type) LEFT JOIN (%5$s) AS a ON a.ord = o.ord) AS across',
         (SELECT string_agg(format('unnest((across.%s[%s]).cells)', p.column_type, p.place), ', ' ORDER BY p.ord) FROM placed AS p),
-        (SELECT string_agg(format('array_agg(ROW(a.cells_%1$s)::pymig.cells_%1$s ORDER BY o.ord) FILTER (WHERE o.column_type = %1$L) AS %1$s', t.t), ', ') FROM unnest(o.types) AS t (t)),
+        (SELECT string_agg(format('pymig._array_agg(ROW(a.cells_%1$s)::pymig.cells_%1$s ORDER BY o.ord) FILTER (WHERE o.column_type = %1$L) AS %1$s', t.t), ', ') FROM unnest(o.types) AS t (t)),
         o.ords, o.of_ords, pymig._aligned_sql(o.types, o.first, o.last))
     FROM (SELECT array_agg(p.ord ORDER BY p.ord) AS ords, array_agg(p.column_type ORDER BY p.ord) AS of_ords,
               array_agg(DISTINCT p.column_type) AS types, min(p.ord) AS first, max(p.ord) AS last

@@ -10,7 +10,7 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
              SELECT b.times AS base, b.times || ARRAY(SELECT x.time FROM cell AS x EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
              FROM base AS b), written_1 AS (INSERT INTO "it's 1"""."%I; --_o'brien\" ("time'", _d41d8cd9, """; DROP TABLE x; --", "ééééééééééééééééééééééééééé_63925886") SELECT unnest(r.times), unnest((across.text[1]).cells), unnest((across.text[2]).cells), unnest((across.text[3]).cells)
          FROM grid AS r CROSS JOIN (
-             SELECT array_agg(ROW(a.cells_text)::pymig.cells_text ORDER BY o.ord) FILTER (WHERE o.column_type = 'text') AS text
+             SELECT pymig._array_agg(ROW(a.cells_text)::pymig.cells_text ORDER BY o.ord) FILTER (WHERE o.column_type = 'text') AS text
              FROM unnest((SELECT '{1,2,3}'::int[]), (SELECT '{text,text,text}'::text[])) AS o (ord, column_type) LEFT JOIN (SELECT g.ord, CASE WHEN g.is_base OR g.cells_text IS NULL THEN g.cells_text ELSE (
                  SELECT array_agg(u.cell ORDER BY t.i)
                  FROM unnest(g.grid) WITH ORDINALITY AS t (time, i)

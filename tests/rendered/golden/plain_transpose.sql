@@ -22,7 +22,7 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
          CROSS JOIN LATERAL unnest(c.times) AS u (time) EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
              FROM base AS b), written_1 AS (INSERT INTO tenant.samples_ship1 (created_time, "main/engine/rpm", "main/engine/starts", "main/engine/state") SELECT unnest(r.times), unnest((across.float8[1]).cells), unnest((across.int8[1]).cells), unnest((across.text[1]).cells)
          FROM grid AS r CROSS JOIN (
-             SELECT array_agg(ROW(a.cells_float8)::pymig.cells_float8 ORDER BY o.ord) FILTER (WHERE o.column_type = 'float8') AS float8, array_agg(ROW(a.cells_int8)::pymig.cells_int8 ORDER BY o.ord) FILTER (WHERE o.column_type = 'int8') AS int8, array_agg(ROW(a.cells_text)::pymig.cells_text ORDER BY o.ord) FILTER (WHERE o.column_type = 'text') AS text
+             SELECT pymig._array_agg(ROW(a.cells_float8)::pymig.cells_float8 ORDER BY o.ord) FILTER (WHERE o.column_type = 'float8') AS float8, pymig._array_agg(ROW(a.cells_int8)::pymig.cells_int8 ORDER BY o.ord) FILTER (WHERE o.column_type = 'int8') AS int8, pymig._array_agg(ROW(a.cells_text)::pymig.cells_text ORDER BY o.ord) FILTER (WHERE o.column_type = 'text') AS text
              FROM unnest((SELECT '{1,2,3}'::int[]), (SELECT '{float8,int8,text}'::text[])) AS o (ord, column_type) LEFT JOIN (SELECT g.ord, CASE WHEN g.is_base OR g.cells_float8 IS NULL THEN g.cells_float8 ELSE (
                  SELECT array_agg(u.cell ORDER BY t.i)
                  FROM unnest(g.grid) WITH ORDINALITY AS t (time, i)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, LiteralString
@@ -13,10 +12,10 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.test import Client, override_settings
 from psycopg import sql
-from waitress.server import create_server
 
 from pymig.console.database import Reader
 from pymig.console.sampler import Sampler
+from pymig.console.serve import listening
 from pymig.console.settings import configure
 from pymig.console.state import Console
 from pymig.paths import checkout
@@ -54,15 +53,8 @@ def site(db: Database, *, require_login: bool = False) -> Iterator[Console]:
 @contextmanager
 def served() -> Iterator[str]:
     """The address at which the console of this process is served."""
-    server: Any = create_server(get_wsgi_application(), host="127.0.0.1", port=0, threads=4)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.effective_port}"
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown(timeout=5)
-        thread.join(5)
+    with listening(get_wsgi_application(), "127.0.0.1", 0) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def make_fleet(db: Database) -> psycopg.Connection[Any]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import logging
 import os
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
+from pymig.console.serve import listening
 from tests.conftest import Database
 
 pytestmark = pytest.mark.once
@@ -43,3 +49,38 @@ def test_says_where_a_port_is_taken(db: Database) -> None:
         done = _run(WITH, f"--port={taken.getsockname()[1]}", url=db.url)
     assert done.returncode == 2
     assert "Choose another --host or --port." in done.stderr
+
+
+def _answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    start("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
+def _ask_until_closed(port: int, answers: list[int]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        while True:
+            connection.request("GET", "/")
+            answers.append(len(connection.getresponse().read()))
+    except (OSError, http.client.HTTPException):
+        connection.close()
+
+
+def test_stops_amid_requests(caplog: pytest.LogCaptureFixture) -> None:
+    """No thread of the server's fails, none is left, and whoever waits for an answer is let go."""
+    for _ in range(30):
+        answers: list[int] = []
+        with listening(_answer, "127.0.0.1", 0) as port:
+            askers = [
+                threading.Thread(target=_ask_until_closed, args=(port, answers), daemon=True)
+                for _ in range(4)
+            ]
+            for asker in askers:
+                asker.start()
+            while len(answers) < 20:
+                askers[0].join(0.001)
+        for asker in askers:
+            asker.join(10)
+        assert not any(asker.is_alive() for asker in askers)
+        assert "pymig console" not in [thread.name for thread in threading.enumerate()]
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -69,10 +69,14 @@ AWKWARD: Final = Source(
     False,
 )
 BUCKET: LiteralString = "pymig._time_condition(s, 'n.raw_time', 10, 11)"
+TRANSPOSE: LiteralString = (
+    f"SELECT pymig._recompute_by_arrays_sql(s, %(entity)s, {BUCKET}, %(by_key)s)"
+    " FROM pymig.source AS s"
+)
 STATEMENTS: Final[dict[str, LiteralString]] = {
     "cell_view": "SELECT pymig._cell_view_sql(s) FROM pymig.source AS s",
-    "transpose": f"SELECT pymig._recompute_by_arrays_sql(s, %(entity)s, {BUCKET}, %(by_key)s)"
-    " FROM pymig.source AS s",
+    "transpose": TRANSPOSE,
+    "transpose_listed": TRANSPOSE,
     "verify": "SELECT pymig._verify_sql(s, %(entity)s, 10, 11) FROM pymig.source AS s",
     "cells_of_keys": "SELECT pymig._recompute_by_cells_sql(s, %(entity)s, 'json',"
     " pymig._time_condition(s, 'n.raw_time', 10, 10, '{}'), false) FROM pymig.source AS s",
@@ -90,6 +94,8 @@ STATEMENTS: Final[dict[str, LiteralString]] = {
     "crosstab": f"SELECT pymig._recompute_by_crosstab_sql(s, %(entity)s, {BUCKET}, %(by_key)s,"
     " 'true', %(by_key)s) FROM pymig.source AS s",
 }
+#: What depends on the version is set, and both ways are stored.
+SKIPS: Final = "CREATE OR REPLACE FUNCTION pymig._skips_channels() RETURNS bool STABLE RETURN {}"
 
 
 def _migrated(db: Database, source: Source) -> psycopg.Connection[Any]:
@@ -109,6 +115,7 @@ def test_generated_sql_is_the_golden_one(db: Database, source: Source) -> None:
     conn = _migrated(db, source)
     wrong = []
     for name, query in STATEMENTS.items():
+        conn.execute(SKIPS.format(not name.endswith("_listed")).encode())
         row = conn.execute(query, {"entity": source.entity, "by_key": source.by_key}).fetchone()
         assert row is not None and row[0]
         text = "\n".join(line.rstrip() for line in str(row[0]).strip().split("\n")) + "\n"

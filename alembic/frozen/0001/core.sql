@@ -2162,8 +2162,8 @@ DECLARE
         FULL JOIN (SELECT w.part, u.time FROM wide_time AS w CROSS JOIN LATERAL unnest(w.times) AS u (time)) AS w USING (part, time)
         WHERE n.part IS NULL OR w.part IS NULL';
     v_unknown text := CASE WHEN p_by_key THEN format(
-            'SELECT c.channel::text, n.time, n.as_text, ''no column''
-             FROM channel AS c JOIN pymig.%I AS n ON n.entity = %L AND n.channel = c.channel AND %s WHERE c.ord IS NULL',
+            'SELECT u.channel::text, n.time, n.as_text, ''no column''
+             FROM unknown AS u JOIN pymig.%I AS n ON n.entity = %L AND n.channel = u.channel AND %s',
             p_source.source || '_cell', p_entity, p_condition)
         ELSE 'SELECT x.channel, x.time, NULL, ''no column'' FROM cell AS x WHERE x.ord IS NULL AND x.channel IS NOT NULL' END;
 BEGIN
@@ -7749,40 +7749,37 @@ DECLARE
     v_faults text := pymig._faults_sql(pymig._cells_sql(p_source, p_entity, v_condition, v_by_key, pymig._fault_columns(), v_leaves,
         v_by_key AND pymig._has_one_row_a_cell(p_source)));
     v_is_closed boolean := pymig._closed_sql(p_source, p_entity, 'n.raw_time', p_first_bucket, p_last_bucket) IS NOT NULL;
-    v_narrow text := CASE WHEN v_by_key THEN format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, v_leaves, '_array_channels'))
-        ELSE format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, v_condition, false, pymig._cell_columns(v_types))) END;
 BEGIN
     RETURN format($sql$
-        WITH %1$s, %2$s, %3$s, span AS MATERIALIZED (%4$s), %5$s,
+        WITH %1$s, %2$s, span AS MATERIALIZED (%3$s), %4$s,
         digest AS MATERIALIZED (
             SELECT d.bucket, sum(d.filled)::bigint AS cells, md5(string_agg(d.hash, ',' ORDER BY d.ord)) AS digest
             FROM (SELECT c.ord, unnest(c.buckets) AS bucket, unnest(c.filled) AS filled, unnest(c.hashes) AS hash FROM compared AS c) AS d
             WHERE d.filled > 0 GROUP BY d.bucket
         ),
         bucket AS MATERIALIZED (SELECT DISTINCT s.bucket FROM span AS s),
-        narrow_time AS MATERIALIZED (%6$s),
+        narrow_time AS MATERIALIZED (%5$s),
         difference AS MATERIALIZED (
-            SELECT d.* FROM (%7$s) AS d (channel, time, narrow_value, wide_value)
-            WHERE NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.kind <> 'key' OR p.entity::text = %10$L AND %11$s = d.time)
-              AND NOT EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.entity = %10$L AND p.bucket = %12$s
-                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %13$s = d.time)))
+            SELECT d.* FROM (%6$s) AS d (channel, time, narrow_value, wide_value)
+            WHERE NOT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %10$s = d.time)
+              AND NOT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket = %11$s
+                  AND (p.times IS NULL OR EXISTS (SELECT FROM unnest(p.times) AS k (time) WHERE %12$s = d.time)))
         ),
         pending AS MATERIALIZED (
-            SELECT EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.kind <> 'key' OR p.entity::text = %10$L AND %14$s BETWEEN %15$s AND %16$s)
-                OR EXISTS (SELECT FROM pymig.%9$I AS p WHERE p.entity = %10$L AND p.bucket BETWEEN %15$s AND %16$s) AS is_pending
+            SELECT EXISTS (SELECT FROM pymig.%7$I AS p WHERE p.kind <> 'key' OR p.entity::text = %9$L AND %13$s BETWEEN %14$s AND %15$s)
+                OR EXISTS (SELECT FROM pymig.%8$I AS p WHERE p.entity = %9$L AND p.bucket BETWEEN %14$s AND %15$s) AS is_pending
         ),
-        total AS MATERIALIZED (SELECT %17$s AS rows, coalesce(sum(g.filled), 0) AS filled, coalesce(sum(g.nulls), 0) AS nulls FROM gathered AS g)
+        total AS MATERIALIZED (SELECT %16$s AS rows, coalesce(sum(g.filled), 0) AS filled, coalesce(sum(g.nulls), 0) AS nulls FROM gathered AS g)
         SELECT t.filled::bigint AS narrow_cells, (SELECT count(*) FROM difference) AS differences,
             (SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT d.* FROM difference AS d LIMIT 20) AS s) AS sample,
-            (SELECT %18$s
-             WHERE (t.rows <> t.filled + t.nulls%19$s OR EXISTS (
-                     SELECT FROM pymig.quarantine AS q WHERE q.source = %20$L AND q.entity = %10$L AND q.bucket BETWEEN %15$s AND %16$s))
+            (SELECT %17$s
+             WHERE (t.rows <> t.filled + t.nulls%18$s OR EXISTS (
+                     SELECT FROM pymig.quarantine AS q WHERE q.source = %19$L AND q.entity = %9$L AND q.bucket BETWEEN %14$s AND %15$s))
                AND NOT p.is_pending) AS quarantine_off,
             p.is_pending, count(*) OVER () AS buckets, b.bucket, coalesce(d.cells, 0) AS cells, coalesce(d.digest, md5('')) AS digest
         FROM total AS t CROSS JOIN pending AS p LEFT JOIN bucket AS b ON true LEFT JOIN digest AS d ON d.bucket = b.bucket
         $sql$,
-        v_narrow,
-        pymig._gathered_sql(p_source, p_entity, v_types, v_condition, v_by_key),
+        pymig._gathered_sql(p_source, p_entity, v_types, v_condition, v_by_key, v_leaves),
         pymig._wide_arrays_sql(p_source, p_entity, v_types, p_first_bucket, p_last_bucket),
         format('SELECT w.part, %s AS bucket, min(u.i)::int AS first, max(u.i)::int AS last, hash_array_extended(array_agg(u.time ORDER BY u.i), 0) AS hash
                 FROM wide_time AS w CROSS JOIN LATERAL unnest(w.times) WITH ORDINALITY AS u (time, i) GROUP BY 1, 2', pymig._bucket_sql(p_source, 'u.time')),
@@ -10039,7 +10036,7 @@ COMMENT ON FUNCTION pymig._drop_source_objects(pymig.source) IS 'The inverse of 
 
 -- sql/source/_gathered_at_once_sql.sql
 CREATE OR REPLACE FUNCTION pymig._gathered_at_once_sql(
-    p_source pymig.source, p_entity text, p_types text[], p_condition text, OUT input text, OUT query text)
+    p_source pymig.source, p_entity text, p_types text[], p_condition text, p_leaves text, OUT input text, OUT query text)
 RETURNS record
 LANGUAGE plpgsql
 STABLE
@@ -10053,34 +10050,40 @@ DECLARE
     v_is_whole text := (SELECT format('CASE c.column_type %s ELSE true END',
             string_agg(format('WHEN %1$L THEN cardinality(g.cells_%1$s) IS NOT DISTINCT FROM cardinality(g.times)', t.t), ' '))
         FROM unnest(p_types) AS t (t) WHERE t.t <> v_commonest HAVING count(*) > 0);
+    v_listed text := CASE WHEN NOT pymig._skips_channels() THEN (
+        SELECT format(' AND n.channel = ANY (ARRAY(SELECT v.value::%s FROM pymig._channel_values(%L, %L, %L) AS v (value)))',
+            format_type(a.atttypid, NULL), p_source.source, p_entity, p_leaves)
+        FROM pg_attribute AS a WHERE a.attrelid = p_source.narrow AND a.attname = p_source.channel_column) END;
     c_gather constant text := '%1$s AS MATERIALIZED (
              SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %2$s
              FROM pymig.%3$I AS n%4$s
-             WHERE n.entity = %5$L AND n.channel = ANY (ARRAY(%6$s)) AND %7$s
+             WHERE n.entity = %5$L%6$s AND %7$s
              GROUP BY n.channel), ';
 BEGIN
-    input := format(c_gather, 'raw',
+    input := format('channel AS MATERIALIZED (SELECT k.channel, k.ord, k.column_type FROM pymig._known_channels(%L, %L) AS k), ', p_source.source, p_entity)
+        || format(c_gather, 'raw',
         (SELECT string_agg(format('array_agg(n.as_%1$s)%2$s AS cells_%1$s', t.t, CASE WHEN t.t <> v_commonest THEN format(' FILTER (WHERE n.only_%s)', t.t) END), ', ')
          FROM unnest(p_types) AS t (t)),
-        p_source.source || '_cell', '', p_entity, 'SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL', p_condition);
+        p_source.source || '_cell', '', p_entity, v_listed, p_condition)
+        || 'unknown AS (SELECT g.channel FROM raw AS g WHERE NOT EXISTS (SELECT FROM channel AS c WHERE c.channel = g.channel::text)), ';
     query := 'SELECT g.* FROM raw AS g';
     IF v_is_whole IS NOT NULL THEN
         input := input || format(c_gather, 'again',
             (SELECT string_agg(format('array_agg(n.as_%1$s) FILTER (WHERE c.column_type = %1$L) AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
-            p_source.source || '_cell', ' JOIN channel AS c ON c.channel = n.channel', p_entity,
-            'SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT ' || v_is_whole, p_condition);
+            p_source.source || '_cell', ' JOIN channel AS c ON c.channel = n.channel::text', p_entity,
+            format(' AND n.channel = ANY (ARRAY(SELECT g.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel::text WHERE NOT %s))', v_is_whole), p_condition);
         query := query || ' UNION ALL SELECT g.* FROM again AS g';
     END IF;
     query := format(
         'SELECT c.ord, g.times, g.nulls, %s
-         FROM (%s) AS g JOIN channel AS c ON c.channel = g.channel
+         FROM (%s) AS g JOIN channel AS c ON c.channel = g.channel::text
          WHERE %s',
         (SELECT string_agg(format('CASE WHEN c.column_type = %1$L THEN g.cells_%1$s END AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
         query, coalesce(v_is_whole, 'true'));
 END
 $$;
-COMMENT ON FUNCTION pymig._gathered_at_once_sql(pymig.source, text, text[], text) IS
-    'What a unique key allows: all channels of all types in one pass over the heap. A descent per channel finds the rows, a bitmap visits each page once. Of a row only the arrays that it can belong to grow: that of the commonest type, and those of types whose value columns alone are filled (only_<type>). A channel that is not whole in the array of its type (text from mixed formats) is gathered again by its type. input: the CTEs raw and again, with a comma; query: ord, times, nulls, cells_<type>.';
+COMMENT ON FUNCTION pymig._gathered_at_once_sql(pymig.source, text, text[], text, text) IS
+    'What a unique key allows: all channels of all types in one pass over the heap. A descent per channel finds the rows, a bitmap visits each page once. Of a row only the arrays that it can belong to grow: that of the commonest type, and those of types whose value columns alone are filled (only_<type>). A channel that is not whole in the array of its type (text from mixed formats) is gathered again by its type. input: the CTEs channel, raw, unknown and again, with a comma; query: ord, times, nulls, cells_<type>.';
 
 -- sql/source/_gathered_by_channel_sql.sql
 CREATE OR REPLACE FUNCTION pymig._gathered_by_channel_sql(
@@ -10121,7 +10124,7 @@ COMMENT ON FUNCTION pymig._gathered_by_time_sql(text[]) IS
 
 -- sql/source/_gathered_sql.sql
 CREATE OR REPLACE FUNCTION pymig._gathered_sql(
-    p_source pymig.source, p_entity text, p_types text[], p_condition text, p_by_key boolean)
+    p_source pymig.source, p_entity text, p_types text[], p_condition text, p_by_key boolean, p_leaves text)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -10131,25 +10134,34 @@ DECLARE
     v_filled text := (SELECT string_agg(replace(
         'WHEN g.% IS NOT NULL THEN CASE WHEN array_position(g.%, NULL) IS NULL THEN cardinality(g.%) ELSE cardinality(array_remove(g.%, NULL)) END',
         '%', 'cells_' || t.t), ' ') FROM unnest(p_types) AS t (t));
-    v_input text := '';
+    v_at_once boolean := p_by_key AND pymig._has_one_row_a_cell(p_source);
+    v_input text;
     v_query text;
 BEGIN
-    IF NOT p_by_key THEN
-        v_query := pymig._gathered_by_time_sql(p_types);
-    ELSIF NOT pymig._has_one_row_a_cell(p_source) THEN
+    IF v_at_once THEN
+        SELECT o.input, o.query INTO v_input, v_query FROM pymig._gathered_at_once_sql(p_source, p_entity, p_types, p_condition, p_leaves) AS o;
+    ELSIF p_by_key THEN
+        v_input := format(
+            'channel AS MATERIALIZED (%s), unknown AS (
+                 SELECT c.channel FROM channel AS c WHERE c.ord IS NULL AND EXISTS (
+                     SELECT FROM pymig.%I AS n WHERE n.entity = %L AND n.channel = c.channel AND %s)), ',
+            pymig._channel_list_sql(p_source, p_entity, p_leaves), p_source.source || '_cell', p_entity, p_condition);
         v_query := pymig._gathered_by_channel_sql(p_source, p_entity, p_types, p_condition);
     ELSE
-        SELECT o.input, o.query INTO v_input, v_query FROM pymig._gathered_at_once_sql(p_source, p_entity, p_types, p_condition) AS o;
+        v_input := format(
+            'cell AS MATERIALIZED (%s), unknown AS (SELECT x.channel FROM cell AS x WHERE x.ord IS NULL), ',
+            pymig._cells_sql(p_source, p_entity, p_condition, false, pymig._cell_columns(p_types)));
+        v_query := pymig._gathered_by_time_sql(p_types);
     END IF;
     RETURN format(
         '%sgathered AS %s (
              SELECT g.*, cardinality(g.times) AS rows, CASE %s END AS filled FROM (%s) AS g)',
         -- What was gathered at once is kept as it came.
-        v_input, CASE WHEN v_input = '' THEN 'MATERIALIZED' ELSE 'NOT MATERIALIZED' END, v_filled, v_query);
+        v_input, CASE WHEN v_at_once THEN 'NOT MATERIALIZED' ELSE 'MATERIALIZED' END, v_filled, v_query);
 END
 $$;
-COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text[], text, boolean) IS
-    'CTE gathered, and those it needs: a row for each channel that has rows. ord; its times and, in the column cells_<type> of its own type (the others are NULL), its cells, as two arrays in one order (that of the heap where the key is unique); rows, how many they are; filled, how many cells of them are not NULL; nulls, how many rows are NULL and nothing is wrong with them.';
+COMMENT ON FUNCTION pymig._gathered_sql(pymig.source, text, text[], text, boolean, text) IS
+    'CTE gathered, and those it needs: a row for each channel that has rows. ord; its times and, in the column cells_<type> of its own type (the others are NULL), its cells, as two arrays in one order (that of the heap where the key is unique); rows, how many they are; filled, how many cells of them are not NULL; nulls, how many rows are NULL and nothing is wrong with them. Of those it needs others read unknown (channel, in the narrow table''s type: channels that have rows but no column; until it has one, other buckets go on) and, where rows are read by time, cell.';
 
 -- sql/source/_has_one_row_a_cell.sql
 CREATE OR REPLACE FUNCTION pymig._has_one_row_a_cell(p_source pymig.source)
@@ -10200,6 +10212,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._insert_record_sql(pymig.source, text, int) IS
     'INSERT of the CTE cell into a part through the table''s row type: each time is a JSON object of its cells by column. 0.6 of the time of the strategy json for a single key of 1,000 channels. Only where _is_as_created: a column of another name would be passed over.';
+
+-- sql/source/_known_channels.sql
+CREATE OR REPLACE FUNCTION pymig._known_channels(p_source text, p_entity text)
+RETURNS SETOF pymig.channel
+LANGUAGE sql
+STABLE
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.* FROM pymig.channel AS c WHERE c.source = p_source AND c.entity = p_entity
+$$;
+COMMENT ON FUNCTION pymig._known_channels(text, text) IS
+    'The channels of an entity that have a column. The planner takes them for ten rows: so a join hashes this list and not what was gathered. A hash table of that would hold a copy of all arrays.';
 
 -- sql/source/_pivot_crosstab_sql.sql
 CREATE OR REPLACE FUNCTION pymig._pivot_crosstab_sql(p_source pymig.source, p_entity text, p_part int, p_cells text)
@@ -10307,13 +10332,9 @@ DECLARE
     v_times text := 'SELECT u.time
          FROM (SELECT DISTINCT g.times FROM gathered AS g WHERE ROW(g.times)::record OPERATOR(pg_catalog.*<>) ROW(b.times)::record) AS c
          CROSS JOIN LATERAL unnest(c.times) AS u (time)';
-    v_input text;
     v_writes text;
 BEGIN
-    IF p_by_key THEN
-        v_input := format('channel AS MATERIALIZED (%s)', pymig._channel_list_sql(p_source, p_entity, p_leaves, '_array_channels'));
-    ELSE
-        v_input := format('cell AS MATERIALIZED (%s)', pymig._cells_sql(p_source, p_entity, p_condition, false, pymig._cell_columns(v_types)));
+    IF NOT p_by_key THEN
         v_times := 'SELECT x.time FROM cell AS x';
     END IF;
     SELECT string_agg(format(', written_%s AS (%s)', p.part, pymig._insert_part_sql(p_source, p_entity, p.part,
@@ -10322,28 +10343,21 @@ BEGIN
     FROM pymig.part AS p
     WHERE p.source = p_source.source AND p.entity = p_entity;
     RETURN format(
-        'WITH %1$s, %2$s,
+        'WITH %1$s,
          base AS MATERIALIZED (
              SELECT coalesce((SELECT g.times FROM gathered AS g WHERE g.ord = (
                  SELECT min(g.ord) FROM gathered AS g GROUP BY cardinality(g.times), g.times[1], g.times[cardinality(g.times) / 2], g.times[cardinality(g.times)]
                  ORDER BY count(*) DESC LIMIT 1)), ''{}'') AS times),
          grid AS MATERIALIZED (
-             SELECT b.times AS base, b.times || ARRAY(%3$s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
-             FROM base AS b)%4$s
-         SELECT %5$s, coalesce(sum(g.filled), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), %6$s
+             SELECT b.times AS base, b.times || ARRAY(%2$s EXCEPT SELECT u.time FROM unnest(b.times) AS u (time)) AS times
+             FROM base AS b)%3$s
+         SELECT %4$s, coalesce(sum(g.filled), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), (SELECT min(u.channel::text) FROM unknown AS u)
          FROM gathered AS g',
-        v_input,
-        pymig._gathered_sql(p_source, p_entity, v_types, p_condition, p_by_key),
+        pymig._gathered_sql(p_source, p_entity, v_types, p_condition, p_by_key, p_leaves),
         v_times,
         v_writes,
         -- Read by time, rows without a channel are among the cells too, and belong to the quarantine.
-        CASE WHEN p_by_key THEN 'coalesce(sum(g.rows), 0)::bigint' ELSE '(SELECT count(*) FROM cell AS x)' END,
-        -- An unknown channel matters where it has rows: until it has its column, other buckets go on.
-        CASE WHEN p_by_key THEN format(
-                 '(SELECT min(c.channel::text) FROM channel AS c WHERE c.ord IS NULL AND EXISTS (
-                     SELECT FROM pymig.%I AS n WHERE n.entity = %L AND n.channel = c.channel AND %s))',
-                 p_source.source || '_cell', p_entity, p_condition)
-             ELSE '(SELECT min(x.channel) FROM cell AS x WHERE x.ord IS NULL)' END);
+        CASE WHEN p_by_key THEN 'coalesce(sum(g.rows), 0)::bigint' ELSE '(SELECT count(*) FROM cell AS x)' END);
 END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_arrays_sql(pymig.source, text, text, boolean, text) IS
@@ -10420,6 +10434,18 @@ END
 $$;
 COMMENT ON FUNCTION pymig._recompute_by_crosstab_sql(pymig.source, text, text, boolean, text, boolean) IS
     'Statement of the strategy crosstab: reads the cells of each part by itself, and all of them once more to count them, from one snapshot. Returns narrow rows, cells, NULLs, wide rows, an unknown channel.';
+
+-- sql/source/_skips_channels.sql
+CREATE OR REPLACE FUNCTION pymig._skips_channels()
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT current_setting('server_version_num')::int >= 180000
+$$;
+COMMENT ON FUNCTION pymig._skips_channels() IS
+    'Does a B-tree on (entity, channel, time) go from channel to channel by itself for a condition on entity and time (skip scan, since PostgreSQL 18)? If not, it has to be given a list of channels; without one it reads all times of the entity.';
 
 -- sql/source/_tie_expressions.sql
 CREATE OR REPLACE FUNCTION pymig._tie_expressions(p_source pymig.source)

@@ -1,6 +1,6 @@
 WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n.channel::text AS channel, n.time, n.is_null, n.as_text
          FROM (SELECT DISTINCT ON (n.channel, n.time) n.channel, n.time, n.is_null, n.as_text FROM pymig.awkward_cell AS n WHERE n.entity = E'O''Brien\\' AND n.raw_time BETWEEN '36000000'::bigint AND '43199999'::bigint ORDER BY n.channel, n.time, n.raw_time DESC, n.tie_1 DESC NULLS LAST, n.tie_2 DESC NULLS LAST) AS n
-         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text), gathered AS MATERIALIZED (
+         LEFT JOIN pymig.channel AS c ON c.source = 'awkward' AND c.entity = E'O''Brien\\' AND c.channel = n.channel::text), unknown AS (SELECT x.channel FROM cell AS x WHERE x.ord IS NULL), gathered AS MATERIALIZED (
              SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT x.ord, array_agg(x.time ORDER BY x.time) AS times, count(*) FILTER (WHERE x.is_null) AS nulls, array_agg(x.as_text ORDER BY x.time) FILTER (WHERE x.column_type = 'text') AS cells_text FROM cell AS x WHERE x.ord IS NOT NULL GROUP BY x.ord) AS g),
          base AS MATERIALIZED (
              SELECT coalesce((SELECT g.times FROM gathered AS g WHERE g.ord = (
@@ -20,5 +20,5 @@ WITH cell AS MATERIALIZED (SELECT c.ord, c.part, c.wide_column, c.column_type, n
                WHERE g.ord BETWEEN 1 AND 3
                OFFSET 0) AS g
          OFFSET 0) AS a ON a.ord = o.ord) AS across RETURNING 1)
-         SELECT (SELECT count(*) FROM cell AS x), coalesce(sum(g.filled), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), (SELECT min(x.channel) FROM cell AS x WHERE x.ord IS NULL)
+         SELECT (SELECT count(*) FROM cell AS x), coalesce(sum(g.filled), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), (SELECT min(u.channel::text) FROM unknown AS u)
          FROM gathered AS g

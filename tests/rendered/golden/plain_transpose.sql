@@ -1,16 +1,14 @@
-WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.wide_column, c.column_type
-         FROM pymig._array_channels('plain', 'SHIP1') AS v (value)
-         LEFT JOIN pymig.channel AS c ON c.source = 'plain' AND c.entity = 'SHIP1' AND c.channel = v.value), raw AS MATERIALIZED (
+WITH channel AS MATERIALIZED (SELECT k.channel, k.ord, k.column_type FROM pymig._known_channels('plain', 'SHIP1') AS k), raw AS MATERIALIZED (
              SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, array_agg(n.as_float8) AS cells_float8, array_agg(n.as_int8) FILTER (WHERE n.only_int8) AS cells_int8, array_agg(n.as_text) FILTER (WHERE n.only_text) AS cells_text
              FROM pymig.plain_cell AS n
-             WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM channel AS c WHERE c.ord IS NOT NULL)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
-             GROUP BY n.channel), again AS MATERIALIZED (
+             WHERE n.entity = 'SHIP1' AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
+             GROUP BY n.channel), unknown AS (SELECT g.channel FROM raw AS g WHERE NOT EXISTS (SELECT FROM channel AS c WHERE c.channel = g.channel::text)), again AS MATERIALIZED (
              SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, array_agg(n.as_float8) FILTER (WHERE c.column_type = 'float8') AS cells_float8, array_agg(n.as_int8) FILTER (WHERE c.column_type = 'int8') AS cells_int8, array_agg(n.as_text) FILTER (WHERE c.column_type = 'text') AS cells_text
-             FROM pymig.plain_cell AS n JOIN channel AS c ON c.channel = n.channel
-             WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT c.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel WHERE NOT CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
+             FROM pymig.plain_cell AS n JOIN channel AS c ON c.channel = n.channel::text
+             WHERE n.entity = 'SHIP1' AND n.channel = ANY (ARRAY(SELECT g.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel::text WHERE NOT CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END)) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
              GROUP BY n.channel), gathered AS NOT MATERIALIZED (
              SELECT g.*, cardinality(g.times) AS rows, CASE WHEN g.cells_float8 IS NOT NULL THEN CASE WHEN array_position(g.cells_float8, NULL) IS NULL THEN cardinality(g.cells_float8) ELSE cardinality(array_remove(g.cells_float8, NULL)) END WHEN g.cells_int8 IS NOT NULL THEN CASE WHEN array_position(g.cells_int8, NULL) IS NULL THEN cardinality(g.cells_int8) ELSE cardinality(array_remove(g.cells_int8, NULL)) END WHEN g.cells_text IS NOT NULL THEN CASE WHEN array_position(g.cells_text, NULL) IS NULL THEN cardinality(g.cells_text) ELSE cardinality(array_remove(g.cells_text, NULL)) END END AS filled FROM (SELECT c.ord, g.times, g.nulls, CASE WHEN c.column_type = 'float8' THEN g.cells_float8 END AS cells_float8, CASE WHEN c.column_type = 'int8' THEN g.cells_int8 END AS cells_int8, CASE WHEN c.column_type = 'text' THEN g.cells_text END AS cells_text
-         FROM (SELECT g.* FROM raw AS g UNION ALL SELECT g.* FROM again AS g) AS g JOIN channel AS c ON c.channel = g.channel
+         FROM (SELECT g.* FROM raw AS g UNION ALL SELECT g.* FROM again AS g) AS g JOIN channel AS c ON c.channel = g.channel::text
          WHERE CASE c.column_type WHEN 'int8' THEN cardinality(g.cells_int8) IS NOT DISTINCT FROM cardinality(g.times) WHEN 'text' THEN cardinality(g.cells_text) IS NOT DISTINCT FROM cardinality(g.times) ELSE true END) AS g),
          base AS MATERIALIZED (
              SELECT coalesce((SELECT g.times FROM gathered AS g WHERE g.ord = (
@@ -38,6 +36,5 @@ WITH channel AS MATERIALIZED (SELECT v.value::text AS channel, c.ord, c.part, c.
                WHERE g.ord BETWEEN 1 AND 3
                OFFSET 0) AS g
          OFFSET 0) AS a ON a.ord = o.ord) AS across RETURNING 1)
-         SELECT coalesce(sum(g.rows), 0)::bigint, coalesce(sum(g.filled), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), (SELECT min(c.channel::text) FROM channel AS c WHERE c.ord IS NULL AND EXISTS (
-                     SELECT FROM pymig.plain_cell AS n WHERE n.entity = 'SHIP1' AND n.channel = c.channel AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone))
+         SELECT coalesce(sum(g.rows), 0)::bigint, coalesce(sum(g.filled), 0)::bigint, coalesce(sum(g.nulls), 0)::bigint, (SELECT count(*) FROM written_1), (SELECT min(u.channel::text) FROM unknown AS u)
          FROM gathered AS g

@@ -7,7 +7,6 @@ where the latest one counts. Rows have every format that their channel's column 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -122,44 +121,6 @@ def test_channels_are_skipped_or_listed(db: Database, skips: bool) -> None:
     assert not verified[0] and ("new", "no column") in [
         (found["channel"], found["wide_value"]) for found in verified[1]
     ]
-
-
-def test_a_chunk_reads_its_part_of_the_index(db: Database) -> None:
-    """5 channels of 40,000 times each, a chunk of 240 of them: however the key is gone through."""
-    conn = db.connect()
-    conn.execute(
-        """CREATE TABLE n (ship text NOT NULL, ch text NOT NULL, ts timestamp NOT NULL, f float8,
-               PRIMARY KEY (ship, ch, ts));
-           INSERT INTO n SELECT 'X', 'c' || c, '2024-01-01'::timestamp + t * interval '15 s', t
-           FROM generate_series(0, 39999) AS t, generate_series(1, 5) AS c;
-           ANALYZE n"""
-    )
-    conn.execute("CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{f}')")
-    conn.execute("CALL pymig.start_sync('X')")
-    statement = conn.execute(
-        "SELECT pymig._recompute_by_arrays_sql(s, 'X',"
-        " pymig._time_condition(s, 'n.raw_time', b.b, b.b), true) FROM pymig.source AS s,"
-        " pymig.bucket_of(pymig.tick_of(timestamp '2024-01-01 20:00'), s.bucket_ticks) AS b (b)"
-    ).fetchone()
-    assert statement
-    conn.execute("SET enable_seqscan = off; SET enable_indexscan = off")
-    conn.execute("SET pymig.writes_wide = 'on'")
-    plan = conn.execute(
-        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement[0]}".encode()
-    ).fetchone()
-    assert plan
-    scans = list(_scans_of("n_pkey", plan[0][0]["Plan"]))
-    assert max(scan["Actual Rows"] for scan in scans) == 5 * 240
-    pages = max(scan["Shared Hit Blocks"] + scan["Shared Read Blocks"] for scan in scans)
-    size = conn.execute("SELECT pg_relation_size('n_pkey') / 8192").fetchone()
-    assert size and pages < size[0] / 10, (pages, size)
-
-
-def _scans_of(index: str, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if node.get("Index Name") == index:
-        yield node
-    for child in node.get("Plans", []):
-        yield from _scans_of(index, child)
 
 
 MIXED: LiteralString = """

@@ -293,7 +293,8 @@ def test_settings_end_with_the_transaction() -> None:
 #: %L) or from type names of the catalog; read by a person for injection. Add none without reading.
 BUILT_FROM_QUOTED_PARTS: Final = frozenset(
     {
-        "_add_missing_columns", "_age_tick", "_canonical_entity", "_channel_values",
+        "_add_missing_columns", "_age_tick", "_canonical_entity", "_channel_bound",
+        "_channel_values",
         "_close_range", "_collect_pending", "_compare_buckets", "_count_rows", "_create_archive",
         "_create_compat_view", "_create_month", "_create_part", "_create_parts_view",
         "_create_rw_views", "_create_source_objects", "_delete_cells", "_drop_archive",

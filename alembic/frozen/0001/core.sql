@@ -9515,6 +9515,37 @@ $$;
 COMMENT ON FUNCTION pymig._cells_sql(pymig.source, text, text, boolean, text[], text, boolean, int) IS
     'SELECT of the narrow rows that decide the cells of an entity where a condition on n.raw_time holds: ord, part, wide_column, column_type, channel, time and columns of the cell view. Read by time, by key channel by channel, or gathered: by a unique key in one pass over the heap, for _run_gathering; then p_part may leave but one part''s channels.';
 
+-- sql/source/_channel_bound.sql
+CREATE OR REPLACE FUNCTION pymig._channel_bound(p_source text, p_entity text, p_leaves text, p_last boolean)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+    SET enable_indexscan = on
+    SET enable_indexonlyscan = on
+    SET enable_sort = on
+    SET enable_seqscan = on
+AS $$
+DECLARE
+    v_bound text;
+BEGIN
+    EXECUTE format(
+        'SELECT n.channel::text FROM pymig.%I AS n WHERE n.entity = %L AND n.channel IS NOT NULL AND %s ORDER BY n.channel %s LIMIT 1',
+        p_source || '_cell', p_entity, p_leaves, CASE WHEN p_last THEN 'DESC' ELSE 'ASC' END)
+    INTO v_bound;
+    RETURN v_bound;
+END
+$$;
+COMMENT ON FUNCTION pymig._channel_bound(text, text, text, boolean) IS
+    'The first or last channel, in the order of the key, that the narrow table has for an entity (in some partitions only, by a condition of _leaves_sql); NULL: it has none. In the snapshot of the statement that calls it, but planned apart, as _channel_values is.';
+
 -- sql/source/_channel_list_sql.sql
 CREATE OR REPLACE FUNCTION pymig._channel_list_sql(p_source pymig.source, p_entity text, p_leaves text DEFAULT 'true', p_function text DEFAULT '_channel_values')
 RETURNS text
@@ -9526,9 +9557,7 @@ AS $$
         'SELECT v.value::%1$s AS channel, c.ord, c.part, c.wide_column, c.column_type
          FROM pymig.%5$I(%2$L, %3$L%4$s) AS v (value)
          LEFT JOIN pymig.channel AS c ON c.source = %2$L AND c.entity = %3$L AND c.channel = v.value',
-        format_type(a.atttypid, NULL), p_source.source, p_entity, CASE WHEN p_leaves <> 'true' THEN format(', %L', p_leaves) ELSE '' END, p_function)
-    FROM pg_attribute AS a
-    WHERE a.attrelid = p_source.narrow AND a.attname = p_source.channel_column
+        pymig._type_name(p_source, p_source.channel_column), p_source.source, p_entity, CASE WHEN p_leaves <> 'true' THEN format(', %L', p_leaves) ELSE '' END, p_function)
 $$;
 COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text, text, text) IS
     'SELECT of the channels the narrow table has for an entity at the moment it runs, with what the catalog knows of them: ord NULL means an unknown channel. p_leaves: see _leaves_sql; p_function: _channel_values, or _array_channels where arrays are joined to it.';
@@ -10050,28 +10079,30 @@ DECLARE
     v_is_whole text := (SELECT format('CASE c.column_type %s ELSE true END',
             string_agg(format('WHEN %1$L THEN cardinality(g.cells_%1$s) IS NOT DISTINCT FROM cardinality(g.times)', t.t), ' '))
         FROM unnest(p_types) AS t (t) WHERE t.t <> v_commonest HAVING count(*) > 0);
-    v_listed text := CASE WHEN NOT pymig._skips_channels() THEN (
-        SELECT format(' AND n.channel = ANY (ARRAY(SELECT v.value::%s FROM pymig._channel_values(%L, %L, %L) AS v (value)))',
-            format_type(a.atttypid, NULL), p_source.source, p_entity, p_leaves)
-        FROM pg_attribute AS a WHERE a.attrelid = p_source.narrow AND a.attname = p_source.channel_column) END;
+    v_type text := pymig._type_name(p_source, p_source.channel_column);
+    v_asked text := format('%L, %L, %L', p_source.source, p_entity, p_leaves);
+    -- Either way the planner cannot see how many channels it will be, takes them for a few, and reads the key and no other index.
+    v_channels text := CASE WHEN pymig._skips_channels()
+        THEN format('BETWEEN (SELECT pymig._channel_bound(%1$s, false)::%2$s) AND (SELECT pymig._channel_bound(%1$s, true)::%2$s)', v_asked, v_type)
+        ELSE format('= ANY (ARRAY(SELECT v.value::%2$s FROM pymig._channel_values(%1$s) AS v (value)))', v_asked, v_type) END;
     c_gather constant text := '%1$s AS MATERIALIZED (
              SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %2$s
              FROM pymig.%3$I AS n%4$s
-             WHERE n.entity = %5$L%6$s AND %7$s
+             WHERE n.entity = %5$L AND n.channel %6$s AND %7$s
              GROUP BY n.channel), ';
 BEGIN
     input := format('channel AS MATERIALIZED (SELECT k.channel, k.ord, k.column_type FROM pymig._known_channels(%L, %L) AS k), ', p_source.source, p_entity)
         || format(c_gather, 'raw',
         (SELECT string_agg(format('array_agg(n.as_%1$s)%2$s AS cells_%1$s', t.t, CASE WHEN t.t <> v_commonest THEN format(' FILTER (WHERE n.only_%s)', t.t) END), ', ')
          FROM unnest(p_types) AS t (t)),
-        p_source.source || '_cell', '', p_entity, v_listed, p_condition)
+        p_source.source || '_cell', '', p_entity, v_channels, p_condition)
         || 'unknown AS (SELECT g.channel FROM raw AS g WHERE NOT EXISTS (SELECT FROM channel AS c WHERE c.channel = g.channel::text)), ';
     query := 'SELECT g.* FROM raw AS g';
     IF v_is_whole IS NOT NULL THEN
         input := input || format(c_gather, 'again',
             (SELECT string_agg(format('array_agg(n.as_%1$s) FILTER (WHERE c.column_type = %1$L) AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
             p_source.source || '_cell', ' JOIN channel AS c ON c.channel = n.channel::text', p_entity,
-            format(' AND n.channel = ANY (ARRAY(SELECT g.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel::text WHERE NOT %s))', v_is_whole), p_condition);
+            format('= ANY (ARRAY(SELECT g.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel::text WHERE NOT %s))', v_is_whole), p_condition);
         query := query || ' UNION ALL SELECT g.* FROM again AS g';
     END IF;
     query := format(

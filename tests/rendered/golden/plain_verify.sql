@@ -1,7 +1,7 @@
 WITH channel AS MATERIALIZED (SELECT k.channel, k.ord, k.column_type FROM pymig._known_channels('plain', 'SHIP1') AS k), raw AS MATERIALIZED (
              SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, array_agg(n.as_float8) AS cells_float8, array_agg(n.as_int8) FILTER (WHERE n.only_int8) AS cells_int8, array_agg(n.as_text) FILTER (WHERE n.only_text) AS cells_text
              FROM pymig.plain_cell AS n
-             WHERE n.entity = 'SHIP1' AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
+             WHERE n.entity = 'SHIP1' AND n.channel BETWEEN (SELECT pymig._channel_bound('plain', 'SHIP1', 'true', false)::text) AND (SELECT pymig._channel_bound('plain', 'SHIP1', 'true', true)::text) AND n.raw_time BETWEEN '2000-01-01 10:00:00'::timestamp without time zone AND '2000-01-01 11:59:59.999999'::timestamp without time zone
              GROUP BY n.channel), unknown AS (SELECT g.channel FROM raw AS g WHERE NOT EXISTS (SELECT FROM channel AS c WHERE c.channel = g.channel::text)), again AS MATERIALIZED (
              SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, array_agg(n.as_float8) FILTER (WHERE c.column_type = 'float8') AS cells_float8, array_agg(n.as_int8) FILTER (WHERE c.column_type = 'int8') AS cells_int8, array_agg(n.as_text) FILTER (WHERE c.column_type = 'text') AS cells_text
              FROM pymig.plain_cell AS n JOIN channel AS c ON c.channel = n.channel::text

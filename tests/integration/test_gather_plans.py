@@ -36,6 +36,7 @@ def _started(db: Database, ships: int, channels: int, times: int) -> psycopg.Con
         " generate_series(1, %s) AS c",
         [times, ships, channels],
     )
+    conn.execute("ALTER TABLE n ALTER ch SET (n_distinct = 800000)")  # of 256 ships, ANALYZE says
     conn.execute("CALL pymig.register_source('n', 'n', 'ship', 'ch', 'ts', '{f}')")
     conn.execute("CALL pymig.start_sync('ship1')")
     return conn
@@ -93,3 +94,38 @@ def test_no_other_index_is_read(db: Database, others: tuple[str, ...], is_analyz
     read = {scan["Index Name"] for scan in _scans(conn, "2024-01-01 01:00")}
     assert "n_pkey" in read
     assert not read & set(OTHERS)
+
+
+@pytest.mark.parametrize("analyzed", ["never", "before the last rows", "analyzed"])
+@pytest.mark.parametrize(
+    "others", [(), ("n_ship", "n_ts"), ("n_ship", "n_brin"), ("n_ts",)], ids="+".join
+)
+def test_that_a_ship_ended_is_not_looked_for_among_others(
+    db: Database, others: tuple[str, ...], analyzed: str
+) -> None:
+    """What verification asks behind a ship's last row, where 15 others went on."""
+    conn = _started(db, ships=16, channels=20, times=1000)
+    for other in others:
+        conn.execute(OTHERS[other])
+    conn.execute("DELETE FROM n WHERE ship = 'ship1' AND ts >= '2024-01-01 02:00'")
+    conn.execute("VACUUM n")
+    if analyzed == "before the last rows":
+        conn.execute("ANALYZE n")
+    conn.execute(
+        "INSERT INTO n SELECT ship, ch, ts + interval '4 hours 10 min', f FROM n"
+        " WHERE ship <> 'ship1'"
+    )
+    if analyzed == "analyzed":
+        conn.execute("ANALYZE n")
+    asked: LiteralString = (
+        "SELECT pymig._has_narrow_rows(s, 'ship1', pymig.bucket_of("
+        "pymig.tick_of(%s::timestamp), s.bucket_ticks), 9223372036854775807) FROM pymig.source AS s"
+    )
+    assert conn.execute(asked, ["2024-01-01 01:00"]).fetchone() == (True,)
+    assert conn.execute(asked, ["2024-01-01 02:00"]).fetchone() == (False,)
+    plan = conn.execute(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {asked}".encode(), ["2024-01-01 02:00"]
+    ).fetchone()
+    assert plan
+    top = plan[0][0]["Plan"]
+    assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 400

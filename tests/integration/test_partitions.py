@@ -283,7 +283,8 @@ def test_a_bucket_is_read_from_its_partition_alone(db: Database) -> None:
     assert conn.execute(loose.encode()).fetchone() == (21,)
 
 
-def test_gaps_are_jumped_from_partition_to_partition(db: Database) -> None:
+@pytest.mark.parametrize("way", ["_next_narrow_bucket", "_next_bucket"])
+def test_gaps_are_jumped_from_partition_to_partition(db: Database, way: str) -> None:
     """The next bucket with rows, also beyond partitions, in none that is known, and at the ends."""
     conn = _simple(db, 1, 2, 3, 4, 20, 28)
     conn.execute("CREATE TABLE t_rest PARTITION OF t DEFAULT")  # not yet noticed
@@ -296,7 +297,7 @@ def test_gaps_are_jumped_from_partition_to_partition(db: Database) -> None:
     while bucket is not None:
         row = conn.execute(
             "SELECT b.b, pymig._bucket_start(s, b.b) FROM pymig.source AS s,"
-            " pymig._next_narrow_bucket(s, 'a', %s) AS b (b)",
+            f" pymig.{way}(s, 'a', %s) AS b (b)".encode(),
             [bucket],
         ).fetchone()
         assert row is not None

@@ -294,19 +294,19 @@ def test_settings_end_with_the_transaction() -> None:
 BUILT_FROM_QUOTED_PARTS: Final = frozenset(
     {
         "_add_missing_columns", "_age_tick", "_canonical_entity", "_channel_bound",
-        "_channel_values",
-        "_close_range", "_collect_pending", "_compare_buckets", "_count_rows", "_create_archive",
-        "_create_compat_view", "_create_month", "_create_part", "_create_parts_view",
-        "_create_rw_views", "_create_source_objects", "_delete_cells", "_drop_archive",
-        "_drop_compat_view", "_drop_promotions", "_drop_wide_tables", "_due_todo",
-        "_exchange_columns", "_expand_range", "_fill_promoted", "_follow_rename",
-        "_give_certificate", "_grant_like_narrow", "_has_pending", "_lock_rows", "_look_at_bucket",
-        "_merge_part", "_move_cells", "_narrow_row", "_newest_tick", "_next_narrow_bucket",
-        "_pending_by_entity",
-        "_quarantine_closed", "_quarantine_rows", "_queue_partition", "_read_both", "_recompute",
-        "_run_gathering", "_recompute_singly", "_record_newcomers", "_require_writable",
-        "_read_wide_sql", "_restore_rows", "_retire_bucket", "_superseded_rows", "_swap_promoted",
-        "_write_cells", "create_compat_view", "read",
+        "_channel_values", "_close_range", "_collect_pending", "_compare_buckets",
+        "_count_rows", "_create_archive", "_create_compat_view", "_create_month",
+        "_create_part", "_create_parts_view", "_create_rw_views", "_create_source_objects",
+        "_delete_cells", "_drop_archive", "_drop_compat_view", "_drop_promotions",
+        "_drop_wide_tables", "_due_todo", "_exchange_columns", "_expand_range",
+        "_fill_promoted", "_follow_rename", "_give_certificate", "_grant_like_narrow",
+        "_has_narrow_rows", "_has_pending", "_lock_rows", "_look_at_bucket", "_merge_part",
+        "_move_cells", "_narrow_row", "_newest_tick", "_next_narrow_bucket",
+        "_pending_by_entity", "_quarantine_closed", "_quarantine_rows", "_queue_partition",
+        "_read_both", "_read_wide_sql", "_recompute", "_recompute_singly",
+        "_record_newcomers", "_require_writable", "_restore_rows", "_retire_bucket",
+        "_run_gathering", "_superseded_rows", "_swap_promoted", "_write_cells",
+        "create_compat_view", "read",
     }
 )  # fmt: skip
 #: What runs a SELECT that the owner of pymig wrote into a table.

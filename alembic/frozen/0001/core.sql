@@ -3434,6 +3434,35 @@ AS $$
 $$;
 COMMENT ON FUNCTION pymig._has_lost_keys(pymig.source) IS 'Were keys lost that no worker has acted upon yet? NULL: the role may not know.';
 
+-- sql/core/functions/_has_narrow_rows.sql
+CREATE OR REPLACE FUNCTION pymig._has_narrow_rows(p_source pymig.source, p_entity text, p_first_bucket bigint, p_last_bucket bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET jit = off
+    SET extra_float_digits = 1
+    SET DateStyle = 'ISO, YMD'
+    SET IntervalStyle = 'postgres'
+    SET TimeZone = 'UTC'
+    SET bytea_output = 'hex'
+    SET enable_seqscan = off
+AS $$
+DECLARE
+    v_found boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM pymig.%I AS n WHERE n.entity = %L AND %s AND n.raw_time BETWEEN %L::%s AND %L::%5$s)',
+        p_source.source || '_cell', p_entity,
+        pymig._channel_range_sql(p_source, p_entity, pymig._leaves_sql(p_source, 'n.raw_time', p_first_bucket, p_last_bucket)),
+        pymig._bucket_start(p_source, p_first_bucket), p_source.time_type, pymig._bucket_end(p_source, p_last_bucket))
+    INTO v_found;
+    RETURN v_found;
+END
+$$;
+COMMENT ON FUNCTION pymig._has_narrow_rows(pymig.source, text, bigint, bigint) IS
+    'Has an entity narrow rows in a run of buckets. By a skip scan of the key: where _skips_channels, else it reads all of the entity.';
+
 -- sql/core/functions/_has_older_snapshots.sql
 CREATE OR REPLACE FUNCTION pymig._has_older_snapshots(p_xid xid8)
 RETURNS boolean
@@ -4743,6 +4772,7 @@ STABLE
 AS $$
 DECLARE
     v_wide bigint;
+    v_narrow bigint;
 BEGIN
     EXECUTE format('SELECT min(%s) FROM (%s) AS p (bucket)', 'p.bucket', (
         SELECT string_agg(format('SELECT %s FROM (SELECT min(w.%2$I) AS time FROM %3$I.%4$I AS w WHERE w.%2$I >= %5$L::%6$s) AS w WHERE w.time IS NOT NULL',
@@ -4754,7 +4784,11 @@ BEGIN
     IF v_wide = p_bucket THEN
         RETURN v_wide;
     END IF;
-    RETURN least(v_wide, pymig._next_narrow_bucket(p_source, p_entity, p_bucket), (
+    -- Mostly it has none there either, which the key says sooner than where each channel goes on.
+    IF NOT (p_source.reads_by_key AND pymig._skips_channels()) OR pymig._has_narrow_rows(p_source, p_entity, p_bucket, coalesce(v_wide - 1, 9223372036854775807)) THEN
+        v_narrow := pymig._next_narrow_bucket(p_source, p_entity, p_bucket);
+    END IF;
+    RETURN least(v_wide, v_narrow, (
         SELECT min(q.bucket) FROM pymig.quarantine AS q
         WHERE q.source = p_source.source AND q.entity = p_entity AND q.bucket >= p_bucket AND q.bucket <> (-9223372036854775807)));
 END
@@ -9562,6 +9596,20 @@ $$;
 COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text, text, text) IS
     'SELECT of the channels the narrow table has for an entity at the moment it runs, with what the catalog knows of them: ord NULL means an unknown channel. p_leaves: see _leaves_sql; p_function: _channel_values, or _array_channels where arrays are joined to it.';
 
+-- sql/source/_channel_range_sql.sql
+CREATE OR REPLACE FUNCTION pymig._channel_range_sql(p_source pymig.source, p_entity text, p_leaves text DEFAULT 'true')
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- In subqueries: the planner would ask a STABLE function for its value, and know that the range is wide.
+    SELECT format('n.channel BETWEEN (SELECT pymig._channel_bound(%1$s, false)::%2$s) AND (SELECT pymig._channel_bound(%1$s, true)::%2$s)',
+        format('%L, %L, %L', p_source.source, p_entity, p_leaves), pymig._type_name(p_source, p_source.channel_column))
+$$;
+COMMENT ON FUNCTION pymig._channel_range_sql(pymig.source, text, text) IS
+    'SQL condition that holds for all rows of an entity that have a channel (p_leaves: in some partitions only). The planner takes it for one row in 200, so that a skip scan of the key is the cheapest way to them, whatever else there is (docs/explanation/pivot.md).';
+
 -- sql/source/_channel_values.sql
 CREATE OR REPLACE FUNCTION pymig._channel_values(p_source text, p_entity text, p_leaves text DEFAULT 'true')
 RETURNS SETOF text
@@ -10079,16 +10127,14 @@ DECLARE
     v_is_whole text := (SELECT format('CASE c.column_type %s ELSE true END',
             string_agg(format('WHEN %1$L THEN cardinality(g.cells_%1$s) IS NOT DISTINCT FROM cardinality(g.times)', t.t), ' '))
         FROM unnest(p_types) AS t (t) WHERE t.t <> v_commonest HAVING count(*) > 0);
-    v_type text := pymig._type_name(p_source, p_source.channel_column);
-    v_asked text := format('%L, %L, %L', p_source.source, p_entity, p_leaves);
     -- Either way the planner cannot see how many channels it will be, takes them for a few, and reads the key and no other index.
-    v_channels text := CASE WHEN pymig._skips_channels()
-        THEN format('BETWEEN (SELECT pymig._channel_bound(%1$s, false)::%2$s) AND (SELECT pymig._channel_bound(%1$s, true)::%2$s)', v_asked, v_type)
-        ELSE format('= ANY (ARRAY(SELECT v.value::%2$s FROM pymig._channel_values(%1$s) AS v (value)))', v_asked, v_type) END;
+    v_channels text := CASE WHEN pymig._skips_channels() THEN pymig._channel_range_sql(p_source, p_entity, p_leaves)
+        ELSE format('n.channel = ANY (ARRAY(SELECT v.value::%s FROM pymig._channel_values(%L, %L, %L) AS v (value)))',
+            pymig._type_name(p_source, p_source.channel_column), p_source.source, p_entity, p_leaves) END;
     c_gather constant text := '%1$s AS MATERIALIZED (
              SELECT n.channel, array_agg(n.time) AS times, count(*) FILTER (WHERE n.is_null) AS nulls, %2$s
              FROM pymig.%3$I AS n%4$s
-             WHERE n.entity = %5$L AND n.channel %6$s AND %7$s
+             WHERE n.entity = %5$L AND %6$s AND %7$s
              GROUP BY n.channel), ';
 BEGIN
     input := format('channel AS MATERIALIZED (SELECT k.channel, k.ord, k.column_type FROM pymig._known_channels(%L, %L) AS k), ', p_source.source, p_entity)
@@ -10102,7 +10148,7 @@ BEGIN
         input := input || format(c_gather, 'again',
             (SELECT string_agg(format('array_agg(n.as_%1$s) FILTER (WHERE c.column_type = %1$L) AS cells_%1$s', t.t), ', ') FROM unnest(p_types) AS t (t)),
             p_source.source || '_cell', ' JOIN channel AS c ON c.channel = n.channel::text', p_entity,
-            format('= ANY (ARRAY(SELECT g.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel::text WHERE NOT %s))', v_is_whole), p_condition);
+            format('n.channel = ANY (ARRAY(SELECT g.channel FROM raw AS g JOIN channel AS c ON c.channel = g.channel::text WHERE NOT %s))', v_is_whole), p_condition);
         query := query || ' UNION ALL SELECT g.* FROM again AS g';
     END IF;
     query := format(

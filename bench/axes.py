@@ -87,9 +87,9 @@ AXES = (
         "workers",
         "workers",
         (
-            Point("1", times=4000),
-            Point("2", times=4000, workers=2),
-            Point("4", times=4000, workers=4),
+            Point("1", times=3840),
+            Point("2", times=3840, workers=2),
+            Point("4", times=3840, workers=4),
         ),
         "1",
     ),

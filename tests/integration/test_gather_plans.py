@@ -86,7 +86,7 @@ def test_no_other_index_is_read(db: Database, others: tuple[str, ...], is_analyz
 
     Each chunk would read all of the ship in n_ship, and all ships in n_ts.
     """
-    conn = _started(db, ships=16, channels=20, times=1000)
+    conn = _started(db, ships=8, channels=20, times=1000)
     for other in others:
         conn.execute(OTHERS[other])
     if is_analyzed:
@@ -103,8 +103,8 @@ def test_no_other_index_is_read(db: Database, others: tuple[str, ...], is_analyz
 def test_that_a_ship_ended_is_not_looked_for_among_others(
     db: Database, others: tuple[str, ...], analyzed: str
 ) -> None:
-    """What verification asks behind a ship's last row, where 15 others went on."""
-    conn = _started(db, ships=16, channels=20, times=1000)
+    """What verification asks behind a ship's last row, where 7 others went on."""
+    conn = _started(db, ships=8, channels=20, times=1000)
     for other in others:
         conn.execute(OTHERS[other])
     conn.execute("DELETE FROM n WHERE ship = 'ship1' AND ts >= '2024-01-01 02:00'")

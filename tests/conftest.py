@@ -27,6 +27,8 @@ from pymig.server import SUPERUSER, Binaries, Cluster, embedded_bindir, find_bin
 TEMPLATE: Final = "pymig_template"
 ROOM: Final = 6 * 1024**3  # bytes of memory the servers of all xdist workers may take
 SERVER_CHOICE: Final = "PYMIG_TEST_PG"
+#: Whether a chunk is given a list of channels is a matter of the version; a test may choose.
+SKIPS: Final = "CREATE OR REPLACE FUNCTION pymig._skips_channels() RETURNS bool STABLE RETURN {}"
 #: A run with --brief takes one of so many seeds, and of so many cases of a parametrised test.
 SEED_SHARE: Final = 5
 CASE_SHARE: Final = 8

@@ -12,7 +12,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 import pytest
 
-from tests.conftest import Database
+from tests.conftest import SKIPS, Database
 from tests.oracle import Narrow, difference
 
 STRATEGIES: Final = ("transpose", "json", "crosstab", "filter")
@@ -93,10 +93,6 @@ def test_unknown_channel_is_told(db: Database, strategy: str) -> None:
     ) as e:
         conn.execute(RECOMPUTE, [strategy])
     assert e.value.sqlstate == "PM009"
-
-
-#: A server before PostgreSQL 18 is given a list of channels; the other way is right, but slow.
-SKIPS: Final = "CREATE OR REPLACE FUNCTION pymig._skips_channels() RETURNS bool STABLE RETURN {}"
 
 
 @pytest.mark.parametrize("skips", [True, False], ids=["skipped", "listed"])

@@ -9597,7 +9597,7 @@ COMMENT ON FUNCTION pymig._channel_list_sql(pymig.source, text, text, text) IS
     'SELECT of the channels the narrow table has for an entity at the moment it runs, with what the catalog knows of them: ord NULL means an unknown channel. p_leaves: see _leaves_sql; p_function: _channel_values, or _array_channels where arrays are joined to it.';
 
 -- sql/source/_channel_range_sql.sql
-CREATE OR REPLACE FUNCTION pymig._channel_range_sql(p_source pymig.source, p_entity text, p_leaves text DEFAULT 'true')
+CREATE OR REPLACE FUNCTION pymig._channel_range_sql(p_source pymig.source, p_entity text, p_leaves text)
 RETURNS text
 LANGUAGE sql
 STABLE

@@ -86,7 +86,7 @@ def test_no_other_index_is_read(db: Database, others: tuple[str, ...], is_analyz
 
     Each chunk would read all of the ship in n_ship, and all ships in n_ts.
     """
-    conn = _started(db, ships=8, channels=20, times=1000)
+    conn = _started(db, ships=16, channels=20, times=1000)
     for other in others:
         conn.execute(OTHERS[other])
     if is_analyzed:
